@@ -1,0 +1,59 @@
+"""Reinforcement-learning agents that keep learning, on Stable-Baselines3 and PyTorch.
+
+Public names are imported on first use, so that ``import everlearn`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everlearn.gradients.variance_scaling import VarianceGradientScaler
+    from everlearn.optim.adaptive_upgd import AdaptiveUPGD
+    from everlearn.optim.upgd import UPGD
+    from everlearn.optim.upgdw import UPGDW
+    from everlearn.ppo.algorithm import PPO, DistributionalPPO
+
+    __version__: str
+
+__all__ = [
+    "PPO",
+    "UPGD",
+    "UPGDW",
+    "AdaptiveUPGD",
+    "DistributionalPPO",
+    "VarianceGradientScaler",
+    "__version__",
+]
+
+_HOMES = {
+    "PPO": "everlearn.ppo.algorithm",
+    "DistributionalPPO": "everlearn.ppo.algorithm",
+    "UPGD": "everlearn.optim.upgd",
+    "AdaptiveUPGD": "everlearn.optim.adaptive_upgd",
+    "UPGDW": "everlearn.optim.upgdw",
+    "VarianceGradientScaler": "everlearn.gradients.variance_scaling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use, and keep it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = _version() if name == "__version__" else _imported(name)
+    return value
+
+
+def _imported(name: str) -> Any:
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("everlearn")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

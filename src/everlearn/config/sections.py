@@ -1,0 +1,180 @@
+"""The sections of a run's configuration: every key, its type, its range and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+from everlearn.environments.spec import (
+    Count,
+    EnvConfig,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+    expected,
+    stated_as,
+)
+
+ROLLOUT = 2048  # steps per update, shared by the environments, as in SB3's PPO with one
+
+
+def linear_start(value: str) -> float | None:
+    """The ``x`` of a schedule written ``lin_x``, which falls linearly from x to 0; None for other text."""
+    try:
+        return float(value.removeprefix("lin_")) if value.startswith("lin_") else None
+    except ValueError:
+        return None
+
+
+def _schedule(value: Any) -> float | str:
+    start = linear_start(value) if isinstance(value, str) else value
+    if isinstance(start, bool) or not isinstance(start, float | int) or not 0 < start < float("inf"):
+        raise expected("a number above 0, or 'lin_x' for a linear schedule from x to 0")
+    return value if isinstance(value, str) else float(value)
+
+
+Schedule = Annotated[float | str, PlainValidator(_schedule)]
+Spec = Annotated[str | dict[str, Any], stated_as("a name or a mapping with the key 'kind'")]
+Layers = Annotated[
+    list[Count] | dict[Literal["pi", "vf"], list[Count]], stated_as("[units, ...] or {pi: [...], vf: [...]}")
+]
+
+
+class PolicyConfig(Section):
+    """Arguments of the policy; those left out have the policy's own defaults.
+
+    Attributes:
+        net_arch: Units of the hidden layers, for actor and critics or as ``{pi: [...], vf: [...]}``.
+        activation_fn: A name: tanh, relu, elu, gelu, silu, leaky_relu, mish.
+        ortho_init: Orthogonal initial weights.
+        log_std_init: Initial logarithm of the actions' standard deviation.
+        full_std: With ``use_sde``, one deviation per latent feature and action.
+        use_expln: With ``use_sde``, deviations grow slower than exponentially above 1.
+        squash_output: With ``use_sde``, squash actions by tanh.
+        features_extractor_kwargs: Arguments of the features extractor.
+        share_features_extractor: One extractor for actor and critics.
+        normalize_images: Divide image observations by 255.
+    """
+
+    net_arch: Layers | None = None
+    activation_fn: str | None = None
+    ortho_init: bool | None = None
+    log_std_init: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    full_std: bool | None = None
+    use_expln: bool | None = None
+    squash_output: bool | None = None
+    features_extractor_kwargs: dict[str, Any] | None = None
+    share_features_extractor: bool | None = None
+    normalize_images: bool | None = None
+
+
+class AlgorithmConfig(Section):
+    """The algorithm and its constructor's arguments, with SB3's names and defaults.
+
+    ``n_steps`` None means a rollout of 2,048 steps shared by the environments, ``policy`` None the one for
+    the observations. For the arguments that SB3's PPO does not have, None means the default of the class.
+    """
+
+    name: str = "DistributionalPPO"
+    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] | None = None
+    learning_rate: Schedule = 3e-4
+    n_steps: Count | None = None
+    batch_size: Count = 64
+    n_epochs: Count = 10
+    gamma: Fraction = 0.99
+    gae_lambda: Fraction = 0.95
+    clip_range: Schedule = 0.2
+    clip_range_vf: Schedule | None = None
+    normalize_advantage: bool = True
+    ent_coef: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    vf_coef: NotNegative = 0.5
+    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+    use_sde: bool = False
+    sde_sample_freq: Annotated[int, Field(ge=-1)] = -1
+    target_kl: Positive | None = None
+    stats_window_size: Count = 100
+    policy_kwargs: PolicyConfig = PolicyConfig()
+    value_head: Spec | None = None
+    n_critics: Count | None = None
+    critic_reduction: Spec | None = None
+    optimizer_class: str | None = None
+    optimizer_kwargs: dict[str, Any] | None = None
+    variance_gradient_scaling: bool | None = None
+    vgs_beta: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    vgs_alpha: NotNegative = 0.1
+    vgs_warmup_steps: Annotated[int, Field(ge=0)] = 100
+    vgs_kwargs: dict[str, Any] | None = None
+    normalize_returns: bool | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> AlgorithmConfig:
+        if self.normalize_advantage and self.batch_size == 1:
+            raise _one_sample("batch_size 1", "batch_size")
+        if self.policy_kwargs.squash_output and not self.use_sde:
+            raise PydanticCustomError("squash", "policy_kwargs.squash_output needs use_sde: set it to true")
+        return self
+
+
+class LoggingConfig(Section):
+    """What is recorded.
+
+    Attributes:
+        interval: Training updates between two records of the metrics.
+        tensorboard: Write TensorBoard files too.
+        evaluation_episodes: Deterministic episodes at the end of training; 0 for none.
+        baseline_episodes: Episodes of a random policy to compare with; 0 for none.
+    """
+
+    interval: Count = 1
+    tensorboard: bool = True
+    evaluation_episodes: Annotated[int, Field(ge=0)] = 10
+    baseline_episodes: Annotated[int, Field(ge=0)] = 10
+
+
+class RuntimeConfig(Section):
+    """Where and how the run is computed.
+
+    Attributes:
+        threads: Threads of torch; ``auto`` is 1 for small networks, which are fastest so.
+        device: ``auto`` is the processor for observations of features, the GPU (if any) for images.
+    """
+
+    threads: Annotated[Literal["auto"] | Count, stated_as("'auto' or a number of threads")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+
+def _one_sample(what: str, key: str) -> PydanticCustomError:
+    return PydanticCustomError(
+        "one_sample",
+        "{what} leaves nothing to normalise advantages by: raise {key}, or set normalize_advantage to false",
+        {"what": what, "key": key},
+    )
+
+
+class RunConfig(Section):
+    """Everything that a run is made from.
+
+    Attributes:
+        env: The environments.
+        algorithm: The algorithm and its arguments.
+        total_timesteps: Environment steps to train for, over all environments.
+        seed: Seeds everything; None draws one, which the resolved configuration records.
+        logging: What is recorded.
+        runtime: Where it is computed.
+    """
+
+    env: EnvConfig
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    total_timesteps: Count = 200_000
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    logging: LoggingConfig = LoggingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _rollout_has_a_deviation(self) -> RunConfig:
+        if self.algorithm.normalize_advantage and self.algorithm.n_steps == self.env.n_envs == 1:
+            raise _one_sample("a rollout of one step", "algorithm.n_steps")
+        return self

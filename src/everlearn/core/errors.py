@@ -1,0 +1,70 @@
+"""The exception family. Each message says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class EverlearnError(Exception):
+    """Base of every error that everlearn raises on purpose."""
+
+
+class ArgumentError(EverlearnError, ValueError):
+    """An argument given in Python is outside its range or contradicts another one."""
+
+
+class ConfigError(EverlearnError, ValueError):
+    """A configuration (file, command line or mapping) cannot be used as it stands."""
+
+
+class StateError(EverlearnError, ValueError):
+    """A state does not fit the object that should take it."""
+
+
+class OrderError(EverlearnError, RuntimeError):
+    """Methods were called in an order that has no meaning."""
+
+
+class NonFiniteError(EverlearnError, ValueError):
+    """A NaN or an infinity appeared where training must not go on with it."""
+
+
+class MissingExtraError(EverlearnError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'everlearn[{extra}]'"
+        )
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A ready-made ' Did you mean ...?' for a misspelt word, or the list of what is known."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(choices)}."
+
+
+def require_in_range(
+    name: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raise unless ``low <= value <= high``, strictly where a side is open; NaN and infinity never pass.
+
+    Raises:
+        ArgumentError: If the value is outside, naming it and the range.
+    """
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if not (above and below and math.isfinite(value)):
+        left, right = "(" if open_low else "[", ")" if open_high or high == math.inf else "]"
+        interval = f"{left}{low:g}, {high:g}{right}"
+        raise ArgumentError(f"{name}={value!r} is outside {interval}. Choose a value inside this range.")

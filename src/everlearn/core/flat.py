@@ -1,0 +1,46 @@
+"""Several tensors seen as one vector: one kernel call instead of one per tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+class FlatLayout:
+    """Where each of several tensors lies in one vector of ``numel`` elements.
+
+    Args:
+        tensors: Their shapes and order make the layout; their values are not kept.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.shapes = [tensor.shape for tensor in tensors]
+        self.sizes = [tensor.numel() for tensor in tensors]
+        self.offsets = [0, *accumulate(self.sizes)]
+        self.numel = self.offsets[-1]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        self._repeats = torch.tensor(self.sizes, dtype=torch.long, device=device)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """One view of ``flat`` per tensor, in its shape."""
+        return [
+            flat[start : start + size].view(shape)
+            for start, size, shape in zip(self.offsets, self.sizes, self.shapes, strict=False)
+        ]
+
+    def gather_(self, flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """Copy the tensors into ``flat``, which may have another dtype; returns ``flat``.
+
+        To be called where no gradient is recorded.
+        """
+        return torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat) if tensors else flat
+
+    def expand(self, per_tensor: Tensor) -> Tensor:
+        """One value per tensor, (n,), repeated for each of its elements, (numel,)."""
+        return torch.repeat_interleave(per_tensor, self._repeats, output_size=self.numel)

@@ -1,0 +1,89 @@
+"""State that is complete by construction: named parts, each with a role, joined in one tree."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from everlearn.core.errors import StateError, suggestion
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint can save; ``nn.Module`` and ``Optimizer`` already are."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state; it may hold live tensors, as torch's own classes do: ``StateTree`` copies them."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Take over a snapshot; raise and stay unchanged where it does not fit."""
+        ...
+
+
+class Role(StrEnum):
+    """Why a part is saved; files, transfers and checkpoints are subsets chosen by role."""
+
+    LEARNED = "learned"  # weights, optimizer, statistics: what training has found out
+    HYPER = "hyper"  # hyper-parameters now in force, schedules
+    LOOP = "loop"  # counters, environments, last observations
+    RANDOM = "random"  # generators; restored last
+    RECORD = "record"  # callbacks, loggers, pending records
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named part of a tree."""
+
+    stateful: Stateful
+    role: Role
+
+
+class StateTree:
+    """Named parts saved and restored as one; a missing or unknown name is an error before anything changes.
+
+    Args:
+        parts: Name to ``Part``. The order is the order of saving; random parts are restored last.
+    """
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = dict(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __getitem__(self, name: str) -> Stateful:
+        return self._parts[name].stateful
+
+    def role(self, name: str) -> Role:
+        """The role of the part called ``name``."""
+        return self._parts[name].role
+
+    def subset(self, roles: Iterable[Role]) -> StateTree:
+        """The tree of the parts that have one of the given roles."""
+        wanted = set(roles)
+        return StateTree({name: part for name, part in self._parts.items() if part.role in wanted})
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot, name to the state of that part: changing a part later does not change it."""
+        return {name: copy.deepcopy(part.stateful.state_dict()) for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore every part.
+
+        Raises:
+            StateError: If ``state`` lacks a part or has one that the tree does not know.
+        """
+        missing = [name for name in self._parts if name not in state]
+        unknown = [name for name in state if name not in self._parts]
+        if missing:
+            held = ", ".join(state) or "none"
+            raise StateError(f"The state lacks {missing}; its parts: {held}. Save it with every part on.")
+        if unknown:
+            hint = suggestion(unknown[0], self._parts)
+            raise StateError(f"The state has a part '{unknown[0]}' that has no place here.{hint}")
+        for name in sorted(self._parts, key=lambda name: self.role(name) is Role.RANDOM):
+            self._parts[name].stateful.load_state_dict(state[name])

@@ -1,0 +1,1 @@
+"""Environments: from a configuration to a checked, monitored, normalised SB3 vector environment."""

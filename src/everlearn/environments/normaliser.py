@@ -1,0 +1,127 @@
+"""SB3's ``VecNormalize`` with a state that can be saved safely and a gate against non-finite values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from everlearn.core.errors import StateError
+from everlearn.environments.finite import FiniteGate
+
+_SETTINGS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
+
+
+class Normaliser(VecNormalize):
+    """Observations to mean 0 and variance 1, rewards divided by the deviation of their discounted sum.
+
+    ``clip((observation - mean) / sqrt(var + epsilon))``, ``clip(reward / sqrt(var of returns + epsilon))``.
+    A NaN or an infinity raises ``NonFiniteError`` before any statistic is touched.
+
+    Args:
+        venv: The environments to normalise.
+        training: Whether the statistics follow what is seen.
+        norm_obs: Normalise observations.
+        norm_reward: Normalise rewards.
+        clip_obs: Largest absolute normalised observation.
+        clip_reward: Largest absolute normalised reward.
+        gamma: Discount of the sum whose variance scales the rewards: the algorithm's.
+        epsilon: Added to variances.
+        norm_obs_keys: For dictionary observations, the keys to normalise; None means all.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        training: bool = True,
+        norm_obs: bool = True,
+        norm_reward: bool = True,
+        clip_obs: float = 10.0,
+        clip_reward: float = 10.0,
+        gamma: float = 0.99,
+        epsilon: float = 1e-8,
+        norm_obs_keys: list[str] | None = None,
+    ) -> None:
+        super().__init__(
+            FiniteGate(venv),
+            training=training,
+            norm_obs=norm_obs,
+            norm_reward=norm_reward,
+            clip_obs=clip_obs,
+            clip_reward=clip_reward,
+            gamma=gamma,
+            epsilon=epsilon,
+            norm_obs_keys=norm_obs_keys,
+        )
+
+    @classmethod
+    def from_state(cls, venv: VecEnv, state: Mapping[str, Any]) -> Normaliser:
+        """A normaliser for evaluation: ``state``'s settings and statistics, true rewards, nothing updated."""
+        normaliser = cls(venv, training=False, **state["settings"])
+        normaliser.load_state_dict(state)
+        normaliser.norm_reward = False
+        return normaliser
+
+    def set_venv(self, venv: VecEnv) -> None:
+        """Wrap ``venv`` after unpickling."""
+        super().set_venv(FiniteGate(venv))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
+        return {
+            "settings": {name: getattr(self, name) for name in _SETTINGS},
+            "obs_rms": {key: _statistics_state(rms) for key, rms in self._observation_statistics().items()},
+            "ret_rms": _statistics_state(self.ret_rms),
+            "returns": torch.from_numpy(self.returns.copy()),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over statistics; the settings stay as this object was built.
+
+        The running sums belong to the episodes of as many environments; for another number they start at 0.
+
+        Raises:
+            StateError: If the observations of the state have other keys or shapes; nothing has changed then.
+        """
+        statistics = self._observation_statistics()
+        _check_fit(statistics, state_dict["obs_rms"])
+        for key, rms in statistics.items():
+            _load_statistics(rms, state_dict["obs_rms"][key])
+        _load_statistics(self.ret_rms, state_dict["ret_rms"])
+        returns = state_dict["returns"].numpy().copy()
+        self.returns = returns if returns.shape == (self.num_envs,) else np.zeros(self.num_envs)
+
+    def _observation_statistics(self) -> dict[str, RunningMeanStd]:
+        """The statistics by observation key; a plain observation has the key ''."""
+        if not self.norm_obs:
+            return {}
+        statistics: Any = self.obs_rms
+        return statistics if isinstance(statistics, dict) else {"": statistics}
+
+
+def _statistics_state(rms: RunningMeanStd) -> dict[str, Any]:
+    return {
+        "mean": torch.as_tensor(np.array(rms.mean)),
+        "var": torch.as_tensor(np.array(rms.var)),
+        "count": float(rms.count),
+    }
+
+
+def _load_statistics(rms: RunningMeanStd, state: Mapping[str, Any]) -> None:
+    rms.mean = state["mean"].numpy().copy()
+    rms.var = state["var"].numpy().copy()
+    rms.count = state["count"]
+
+
+def _check_fit(statistics: Mapping[str, RunningMeanStd], state: Mapping[str, Any]) -> None:
+    mine = {key: tuple(rms.mean.shape) for key, rms in statistics.items()}
+    given = {key: tuple(part["mean"].shape) for key, part in state.items()}
+    if mine != given:
+        raise StateError(
+            f"The normaliser's state is for observations {given}; this environment has {mine}. "
+            "Use the environment and the normalisation that the state was saved with."
+        )

@@ -1,0 +1,79 @@
+"""The wrappers that a configuration can name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import wrappers as library
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.monitor import Monitor
+
+from everlearn.core.registry import Registry
+
+Env = gymnasium.Env[Any, Any]
+
+wrappers: Registry[Any] = Registry("wrapper", runtime={"env"})
+
+for _wrapper in (
+    library.AtariPreprocessing,
+    library.ClipAction,
+    library.ClipReward,
+    library.DelayObservation,
+    library.DiscretizeAction,
+    library.DiscretizeObservation,
+    library.FilterObservation,
+    library.FlattenObservation,
+    library.FrameStackObservation,
+    library.GrayscaleObservation,
+    library.MaxAndSkipObservation,
+    library.RepeatAction,
+    library.ReshapeObservation,
+    library.ResizeObservation,
+    library.StickyAction,
+    library.TimeAwareObservation,
+    library.TimeLimit,
+    AtariWrapper,
+):
+    wrappers.add(_wrapper.__name__, _wrapper)
+
+
+@wrappers.register("RescaleAction")
+class RescaleAction(library.RescaleAction[Any, Any]):
+    """Actions in ``[min_action, max_action]``, mapped linearly to the bounds of the environment's own.
+
+    Args:
+        env: The environment, with finite bounds of its actions.
+        min_action: Lower bound, one number or one per action.
+        max_action: Upper bound, likewise.
+    """
+
+    def __init__(self, env: Env, min_action: float | list[float] = -1.0, max_action: float | list[float] = 1.0) -> None:
+        super().__init__(env, np.asarray(min_action, np.float32), np.asarray(max_action, np.float32))
+
+
+def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
+    """``env`` inside the named wrappers and one ``Monitor``.
+
+    The monitor counts episodes and their true returns: it stands outside of the last wrapper that ends
+    episodes (``TimeLimit``) and inside of all that follow, because those change what the agent sees, not what
+    it has earned.
+
+    Raises:
+        ConfigError: For an unknown wrapper or argument.
+    """
+    limits = [index for index, spec in enumerate(specs) if _is_time_limit(spec)]
+    inside = limits[-1] + 1 if limits else 0
+    for spec in specs[:inside]:
+        env = wrappers.build(spec, env=env)
+    env = Monitor(env)
+    for spec in specs[inside:]:
+        env = wrappers.build(spec, env=env)
+    return env
+
+
+def _is_time_limit(spec: str | Mapping[str, Any]) -> bool:
+    name = spec if isinstance(spec, str) else spec.get("kind")
+    return name is not None and wrappers[name] is library.TimeLimit

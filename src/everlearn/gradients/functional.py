@@ -1,0 +1,89 @@
+"""Variance gradient scaling as functions of tensors: the scaler's part of a traced update step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from everlearn.gradients.factors import FACTOR_RULES, scaling_factors
+from everlearn.gradients.statistics import (
+    advance_weights_,
+    is_measured,
+    magnitudes,
+    move_averages_,
+    noise_and_signal,
+    observe_,
+    sums,
+)
+from everlearn.gradients.variance_scaling import VarianceGradientScaler
+
+Tensors = Mapping[str, Tensor]
+
+
+@final
+class FunctionalScaler:
+    """The rules of a scaler over named gradients, bound to its structure (names, scope, mode), not to values.
+
+    Args:
+        scaler: Where names, options and state come from.
+    """
+
+    def __init__(self, scaler: VarianceGradientScaler) -> None:
+        self._scaler = scaler
+        self._names = scaler.history.names
+        self._sizes = scaler.history.sizes
+        self._rule = FACTOR_RULES[scaler.mode]
+        self._same_scope = scaler.same_scope()
+
+    def state(self) -> dict[str, Tensor]:
+        """The scaler's own statistics, live."""
+        return self._scaler.history.tensors()
+
+    def hyper(self) -> dict[str, Tensor]:
+        """The numbers now in force, 0-d."""
+        scaler = self._scaler
+        numbers = {
+            "alpha": scaler.alpha,
+            "beta": scaler.beta,
+            "eps": scaler.eps,
+            "min_scale": scaler.min_scale,
+            "warmup_steps": scaler.warmup_steps,
+        }
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+
+    def factors(self, state: Tensors, hyper: Tensors) -> dict[str, Tensor]:
+        """The factor of every tensor at this step, 0-d by name."""
+        scatter = sums([state[f"ss.{name}"] for name in self._names])
+        squares = sums([state[f"mean.{name}"].square() for name in self._names])
+        noise, signal = noise_and_signal(scatter, squares, state["c"], state["q"])
+        factors = scaling_factors(
+            noise,
+            signal,
+            is_measured(state["c"], state["q"]) & (state["step_count"] >= hyper["warmup_steps"]),
+            self._sizes,
+            rule=self._rule,
+            same_scope=self._same_scope,
+            alpha=hyper["alpha"],
+            min_scale=hyper["min_scale"],
+            tiny=hyper["eps"],
+        )
+        return dict(zip(self._names, factors.unbind(), strict=True))
+
+    def observe_(self, state: Tensors, grads: Tensors, hyper: Tensors) -> None:
+        """Take in raw gradients and count the step, in place."""
+        beta = hyper["beta"]
+        advance_weights_(state["c"], state["q"], beta)
+        ratios = ((1 - beta) / state["c"]).unbind()
+        for name, ratio in zip(self._names, ratios, strict=True):
+            observe_(state[f"mean.{name}"], state[f"ss.{name}"], grads[name], ratio, 1 - beta, beta)
+        averages = (state["grad_mean_ema"], state["grad_norm_ema"])
+        observed = magnitudes([grads[name] for name in self._names], self._sizes.sum())
+        move_averages_(averages, state["magnitude_weight"], observed, beta)
+        state["step_count"].add_(1)
+
+    def count_skipped_(self, state: Tensors, skipped: Tensor) -> None:
+        """Count a step whose gradients were not finite."""
+        state["skipped_steps"].add_(skipped)

@@ -1,0 +1,178 @@
+"""Where the UPGD family keeps its state: one vector per running average, seen by every parameter as its own tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everlearn.core.flat import FlatLayout
+from everlearn.optim.averages import advance_weights_
+from everlearn.optim.block import Block, Hyper, Scalar
+
+BUNDLE_SIZE = 2**15
+"""Parameters below this size are gathered into vectors of at most this size; it is also the size of a chunk."""
+
+
+def state_dtype(param: Tensor) -> torch.dtype:
+    """Utilities and moments live in float32 at least."""
+    return torch.promote_types(param.dtype, torch.float32)
+
+
+@dataclass(slots=True)
+class Span:
+    """Consecutive parameters of a shelf that are updated as one block.
+
+    Args:
+        first: Index of the first parameter in the shelf.
+        last: Index after the last one.
+        params: The parameters.
+        block: Their block; parameters and gradients are gathered into it when ``gathered``.
+        gathered: False for a single large parameter whose own storage the rules may change.
+    """
+
+    first: int
+    last: int
+    params: list[Tensor]
+    block: Block
+    gathered: bool
+
+    def load(self) -> None:
+        """Bring weights and gradients into the block."""
+        if not self.gathered:
+            self.block.param, self.block.grad = self.params[0].detach(), self.params[0].grad  # type: ignore[assignment]
+            if not self.block.grad.is_contiguous():
+                self.block.grad = self.block.grad.contiguous()
+            return
+        assert self.block.layout is not None
+        self.block.layout.gather_(self.block.param, [param.detach() for param in self.params])
+        self.block.layout.gather_(self.block.grad, [param.grad for param in self.params])  # type: ignore[misc]
+
+    def store(self) -> None:
+        """Take the new weights from the block to the parameters."""
+        if self.gathered:
+            torch._foreach_copy_(self.params, self.block.views(self.block.param))
+
+    def pick(self, per_parameter: Tensor) -> Tensor:
+        """The values of this span's parameters: (n,), or 0-d when they are one ungathered parameter."""
+        return per_parameter[self.first : self.last] if self.gathered else per_parameter[self.first]
+
+
+class Shelf:
+    """Parameters of one group, device and dtype, with their running averages side by side in memory.
+
+    Args:
+        params: The parameters, in the group's order.
+        averages: Names of the elementwise running averages.
+        saved: States to start from, one per parameter; None starts from zero.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], averages: Sequence[str], saved: Sequence[Mapping[str, Any]] | None
+    ) -> None:
+        self.params = list(params)
+        self.averages = tuple(averages)
+        self.layout = FlatLayout(self.params)
+        self.device, self.dtype = self.params[0].device, state_dtype(self.params[0])
+        count = len(self.params)
+        self._flat = {
+            name: torch.zeros(self.layout.numel, dtype=self.dtype, device=self.device) for name in self.averages
+        }
+        self._update_rms = torch.zeros(count, dtype=self.dtype, device=self.device)
+        self._steps = torch.zeros(count, dtype=torch.float32)
+        self._weights = torch.zeros(count, len(self.averages) + 1, dtype=torch.float64)
+        self._spans: dict[tuple[bool, ...], list[Span]] = {}
+        if saved is not None:
+            for state, values in zip(self.states(), saved, strict=True):
+                for name, tensor in state.items():
+                    tensor.copy_(torch.as_tensor(values[name]))
+
+    def states(self) -> list[dict[str, Tensor]]:
+        """The state of every parameter, as views: step counter, running weights, averages."""
+        averages = {name: self.layout.views(flat) for name, flat in self._flat.items()}
+        return [
+            {
+                "step": self._steps[index],
+                "ema_weights": self._weights[index],
+                "update_rms": self._update_rms[index],
+                **{name: views[index] for name, views in averages.items()},
+            }
+            for index in range(len(self.params))
+        ]
+
+    def spans(self, decays: Sequence[float], adaptive_noise: bool) -> list[Span]:
+        """The spans of the parameters that have a gradient, loaded, their counters advanced."""
+        present = tuple(param.grad is not None for param in self.params)
+        if not any(present):
+            return []
+        if present not in self._spans:
+            self._spans[present] = self._plan(present)
+        weigh = self._advance(present, decays)
+        for span in self._spans[present]:
+            span.load()
+            span.block.weights = weigh(span)
+            span.block.update_rms = span.pick(self._update_rms) if adaptive_noise else None
+        return self._spans[present]
+
+    def _advance(self, present: tuple[bool, ...], decays: Sequence[float]) -> Callable[[Span], dict[str, Scalar]]:
+        """Count the step; returns what gives a span the running weights of its averages.
+
+        Parameters that always had their gradients together share their counters: then the weights are floats.
+        """
+        betas = torch.tensor(decays, dtype=torch.float64)
+        names = (*self.averages, "update_rms")
+        if all(present):
+            self._steps.add_(1)
+            advance_weights_(self._weights, betas)
+        else:
+            for index in (index for index, here in enumerate(present) if here):
+                self._steps[index].add_(1)
+                advance_weights_(self._weights[index], betas)
+        rows: list[list[float]] = self._weights.tolist()
+
+        def weigh(span: Span) -> dict[str, Scalar]:
+            if all(row == rows[span.first] for row in rows[span.first : span.last]):
+                return dict(zip(names, rows[span.first], strict=True))
+            columns = self._weights[span.first : span.last].to(dtype=self.dtype, device=self.device)
+            return {name: columns[:, index] for index, name in enumerate(names)}
+
+        return weigh
+
+    def _plan(self, present: Sequence[bool]) -> list[Span]:
+        """Runs of small neighbours are gathered; a large contiguous parameter of the state's dtype works in place."""
+        spans, run, size = [], list[int](), 0
+        for index, (param, here) in enumerate(zip(self.params, present, strict=True)):
+            alone = param.numel() >= BUNDLE_SIZE and param.dtype == self.dtype and param.is_contiguous()
+            if run and (not here or alone or size + param.numel() > BUNDLE_SIZE):
+                spans.append(self._gathered(run[0], run[-1] + 1))
+                run, size = [], 0
+            if here and alone:
+                spans.append(self._single(index))
+            elif here:
+                run, size = [*run, index], size + param.numel()
+        return [*spans, self._gathered(run[0], run[-1] + 1)] if run else spans
+
+    def _gathered(self, first: int, last: int) -> Span:
+        params = self.params[first:last]
+        layout = FlatLayout(params)
+        start = self.layout.offsets[first]
+        state = {name: flat[start : start + layout.numel] for name, flat in self._flat.items()}
+        buffers = torch.empty(2, layout.numel, dtype=self.dtype, device=self.device)
+        return Span(first, last, params, Block(buffers[0], buffers[1], state, {}, layout), gathered=True)
+
+    def _single(self, index: int) -> Span:
+        param = self.params[index]
+        state = {name: self.layout.views(flat)[index] for name, flat in self._flat.items()}
+        return Span(index, index + 1, [param], Block(param.detach(), param.detach(), state, {}), gathered=False)
+
+
+def hyper_floats(group: Mapping[str, Any]) -> Hyper:
+    """A group's hyper-parameters with every number as a python float (a learning rate may be a tensor)."""
+    return {
+        key: float(value) if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool) else value
+        for key, value in group.items()
+        if key != "params"
+    }

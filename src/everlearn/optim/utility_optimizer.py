@@ -1,0 +1,258 @@
+"""The shell that all members of the UPGD family share: options, state, scopes, noise. The formulae are in ``rules``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from everlearn.core.errors import ArgumentError, StateError, require_in_range, suggestion
+from everlearn.core.rng import private_seed
+from everlearn.optim import rules
+from everlearn.optim.block import Block, Hyper, Scalar
+from everlearn.optim.diagnostics import step_diagnostics
+from everlearn.optim.directions import Direction
+from everlearn.optim.noise import make_stream
+from everlearn.optim.scopes import SCOPES, largest_utility, scope_etas
+from everlearn.optim.shelf import BUNDLE_SIZE, Shelf, Span, hyper_floats, state_dtype
+
+Preset = Literal["paper", "official"]
+NoiseKind = Literal["generator", "table"]
+
+PRESETS: dict[str | None, float] = {None: 2.0, "paper": 1.0, "official": 2.0}
+"""Step multiplier of each preset."""
+
+
+class UtilityOptimizer(torch.optim.Optimizer):
+    """Descent in which useful weights move less and useless ones more, with a little noise.
+
+    A subclass names its ``direction`` and hands the arguments below on, with those of its direction.
+
+    Args:
+        params: Parameters, named parameters or groups. A group may carry ``label``: with ``scope="group"`` groups of
+            one label share their largest utility.
+        options: Hyper-parameters of every group: ``lr, weight_decay, beta_utility, sigma, protect, scope,
+            step_multiplier, preset, adaptive_noise, noise_beta, min_noise_std`` and the direction's own.
+        noise: ``"generator"`` draws the noise, ``"table"`` looks it up at a tenth of the cost.
+        seed: Seed of the noise; by default it follows from torch's global generator without advancing it.
+
+    Raises:
+        ArgumentError: If a hyper-parameter is outside its range, or a parameter is sparse or complex.
+    """
+
+    direction: ClassVar[Direction]
+    factor_acts_on: ClassVar[Literal["step", "gradient"]]
+    """Where a variance gradient scaler should act: on the step after normalisation, or on the gradient."""
+
+    def __init__(self, params: ParamsT, options: dict[str, Any], noise: NoiseKind, seed: int | None) -> None:
+        self._shelves: list[list[Shelf]] = []
+        self._factors: tuple[list[Tensor], Tensor] | None = None
+        self._last_step: tuple[Sequence[tuple[Block, Hyper]], Sequence[Tensor | None]] = ((), ())
+        self._averages = ("avg_utility", *self.direction.averages)
+        preset = options["preset"]
+        if preset not in PRESETS:
+            raise ArgumentError(f"There is no preset '{preset}'.{suggestion(preset, filter(None, PRESETS))}")
+        if options["step_multiplier"] is None:
+            options["step_multiplier"] = PRESETS[preset]
+        super().__init__(params, options)
+        self._noise = make_stream(noise, private_seed("optimizer noise", type(self).__name__) if seed is None else seed)
+
+    # --- groups and state -----------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its state is created at once, so that checkpoints have the same keys before the first step."""
+        if "betas" in param_group:
+            param_group["beta1"], param_group["beta2"] = param_group.pop("betas")
+        self._check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for param in group["params"]:
+            if not param.is_floating_point() or param.layout is not torch.strided:
+                raise ArgumentError(
+                    f"{type(self).__name__} takes dense real parameters, found {param.dtype} {param.layout}."
+                )
+        self._shelves.append(self._shelve(group["params"], None))
+
+    def _check_group(self, group: Mapping[str, Any]) -> None:
+        for name in ("lr", "weight_decay", "sigma", "step_multiplier", "min_noise_std"):
+            require_in_range(name, float(group[name]), 0)
+        for name in ("beta_utility", "noise_beta", "beta1", "beta2"):
+            if name in group:
+                require_in_range(name, float(group[name]), 0, 1, open_high=True)
+        if "eps" in group:
+            require_in_range("eps", float(group["eps"]), 0)
+        if group["scope"] not in SCOPES:
+            raise ArgumentError(f"There is no scope '{group['scope']}'.{suggestion(group['scope'], SCOPES)}")
+
+    def _shelve(self, params: Sequence[Tensor], saved: Mapping[Tensor, Mapping[str, Any]] | None) -> list[Shelf]:
+        """Put parameters of one device and dtype together and link their states to the shelf's vectors."""
+        kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for param in params:
+            kinds.setdefault((param.device, state_dtype(param)), []).append(param)
+        shelves = []
+        for members in kinds.values():
+            states = None if saved is None else [saved[param] for param in members]
+            shelves.append(Shelf(members, self._averages, states))
+            self.state.update(zip(members, shelves[-1].states(), strict=True))
+        return shelves
+
+    def _shelve_all(self, saved: Mapping[Tensor, Mapping[str, Any]]) -> None:
+        self._shelves = [self._shelve(group["params"], saved) for group in self.param_groups]
+
+    def _follow_moved_parameters(self) -> None:
+        """``module.to(device)`` moves parameters under the optimizer's feet; their state follows."""
+        if any(shelf.params[0].device != shelf.device for shelves in self._shelves for shelf in shelves):
+            self._shelve_all(dict(self.state))
+
+    def state_dict(self) -> dict[str, Any]:
+        """A snapshot: torch's ``state`` and ``param_groups``, and the position in the stream of noise."""
+        snapshot = super().state_dict()
+        snapshot["state"] = {
+            index: {name: value.clone() for name, value in values.items()}
+            for index, values in snapshot["state"].items()
+        }
+        return {**snapshot, "noise": self._noise.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore state, hyper-parameters (as torch does) and noise; averages keep their precision.
+
+        Raises:
+            StateError: If a parameter's state is missing, incomplete or of another shape; then nothing has changed.
+        """
+        saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        for index, param in zip(saved_ids, params, strict=False):
+            self._check_saved(state_dict["state"].get(index, {}), index, param)
+        super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
+        self._shelve_all({p: state_dict["state"][index] for index, p in zip(saved_ids, params, strict=True)})
+        self._noise = make_stream(state_dict["noise"]["kind"], 0)
+        self._noise.load_state_dict(state_dict["noise"])
+
+    def _check_saved(self, values: Mapping[str, Any], index: int, param: Tensor) -> None:
+        for name, tensor in self.state[param].items():
+            if name not in values:
+                raise StateError(
+                    f"The saved state of parameter {index} lacks '{name}': {type(self).__name__} did not write it. "
+                    "Load the state into the optimizer class that saved it."
+                )
+            if values[name].shape != tensor.shape:
+                raise StateError(f"'{name}' of parameter {index}: expected {tensor.shape}, found {values[name].shape}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles carry, the noise included."""
+        return {**super().__getstate__(), "noise": self._noise.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the links between states and vectors."""
+        noise = state.pop("noise", None)
+        super().__setstate__(state)
+        if noise is not None:
+            self._averages = ("avg_utility", *self.direction.averages)
+            self._factors, self._last_step = None, ((), ())
+            self._noise = make_stream(noise["kind"], 0)
+            self._noise.load_state_dict(noise)
+            self._shelve_all(dict(self.state))
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What the last step did, see ``everlearn.optim.diagnostics``; empty before the first one."""
+        return step_diagnostics(*self._last_step, self.direction)
+
+    # --- step -----------------------------------------------------------------------------------------------------
+
+    def scale_next_step(self, parameters: Sequence[Tensor], factors: Tensor) -> None:
+        """Take factors, (n,) in the order of ``parameters``, for the next step; others count as 1."""
+        self._factors = (list(parameters), factors)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: Recomputes the loss, as in torch.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._follow_moved_parameters()
+        spans = [
+            (span, hyper)
+            for group, shelves in zip(self.param_groups, self._shelves, strict=True)
+            for hyper in (self.hyper(group),)
+            for shelf in shelves
+            for span in self._spans_of(shelf, hyper)
+        ]
+        self._factors = None
+        self._draw_noise(spans)
+        self._update([(span.block, hyper) for span, hyper in spans])
+        for span, _ in spans:
+            span.store()
+        return loss
+
+    def hyper(self, group: Mapping[str, Any]) -> Hyper:
+        """The hyper-parameters that the rules see of a group."""
+        return hyper_floats(group)
+
+    def decays(self, hyper: Hyper) -> tuple[Scalar, ...]:
+        """The decay of every running average, in the order of the running weights."""
+        return (hyper["beta_utility"], *self.direction.decays(hyper), hyper["noise_beta"])
+
+    def _spans_of(self, shelf: Shelf, hyper: Hyper) -> list[Span]:
+        spans = shelf.spans(self.decays(hyper), hyper["adaptive_noise"])  # type: ignore[arg-type]
+        factors = self._factors_of(shelf)
+        for span in spans:
+            scale = None if factors is None else span.pick(factors)
+            span.block.step_scale, span.block.grad_scale = (
+                (scale, None) if self.factor_acts_on == "step" else (None, scale)
+            )
+        return spans
+
+    def _factors_of(self, shelf: Shelf) -> Tensor | None:
+        if self._factors is None:
+            return None
+        parameters, factors = self._factors
+        position = {param: index for index, param in enumerate(parameters)}
+        index = torch.tensor([position.get(param, len(parameters)) for param in shelf.params], device=factors.device)
+        padded = torch.cat([factors, factors.new_ones(1)])
+        return padded[index].to(device=shelf.device, dtype=shelf.dtype)
+
+    def _draw_noise(self, spans: Iterable[tuple[Span, Hyper]]) -> None:
+        """One draw for all parameters of a dtype and device; groups with ``sigma=0`` take none."""
+        wanted: dict[tuple[torch.dtype, torch.device], list[Block]] = {}
+        for span, hyper in spans:
+            span.block.noise = None
+            if hyper["sigma"] > 0:
+                wanted.setdefault((span.block.param.dtype, span.block.param.device), []).append(span.block)
+        for (dtype, device), blocks in wanted.items():
+            numbers = self._noise.draw(sum(block.param.numel() for block in blocks), dtype, device)
+            for block, part in zip(blocks, numbers.split([block.param.numel() for block in blocks]), strict=True):
+                block.noise = part.view(block.param.shape)
+
+    def _update(self, blocks: Sequence[tuple[Block, Hyper]]) -> None:
+        """Both passes of the rule, in pieces that stay in the cache."""
+        size = BUNDLE_SIZE * torch.get_num_threads()
+        maxima: list[list[Tensor]] = []
+        for block, hyper in blocks:
+            maxima.append([])
+            for chunk in block.chunks(size):
+                rules.observe_(chunk, self.direction, hyper)
+                maxima[-1] += largest_utility(chunk, hyper)
+        etas = scope_etas(blocks, maxima)
+        self._last_step = (blocks, etas)
+        for (block, hyper), eta in zip(blocks, etas, strict=True):
+            rules.observe_update_rms_(block, self.direction, hyper)
+            std = rules.noise_std(block, hyper)
+            for chunk in (block,) if hyper["scope"] == "row" else block.chunks(size):
+                rules.move_(chunk, self.direction, hyper, eta, std)

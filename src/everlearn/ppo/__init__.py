@@ -1,0 +1,1 @@
+"""PPO and DistributionalPPO: one algorithm, two sets of defaults."""

@@ -1,0 +1,212 @@
+"""Learning from a rollout: the passes over it, what is checked before, what is logged after."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Self
+
+import torch
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import explained_variance
+
+from everlearn.core.errors import NonFiniteError
+from everlearn.core.metrics import RunningMeans
+from everlearn.gradients import VarianceGradientScaler
+from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
+from everlearn.ppo.policy import Evaluator
+from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour
+from everlearn.ppo.update import Coefficients, EagerRunner, Outcome
+
+LOG_PROB_TOLERANCE = 1e-2
+"""How far a recovered log-probability may be from the stored one before the user is told."""
+
+
+class RolloutLearner(RolloutCollector):
+    """The half of PPO that learns: one rollout in, new parameters and logs out."""
+
+    batch_size: int
+    n_epochs: int
+    clip_range: Callable[[float], float]
+    clip_range_vf: Callable[[float], float] | None
+    normalize_advantage: bool
+    target_kl: float | None
+    evaluator: Evaluator
+    variance_gradient_scaler: VarianceGradientScaler | None
+    skipped_updates = 0
+    """Updates that met a loss or gradient that was not finite, since the model was made."""
+    _probe: Probe | None = None
+    _warned_of_behaviour = False
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Alternate rollouts and updates for ``total_timesteps`` environment steps, with SB3's callbacks and logs.
+
+        Args:
+            total_timesteps: Environment steps, over all environments.
+            callback: SB3 callbacks or a function.
+            log_interval: Iterations between logs.
+            tb_log_name: Name of the TensorBoard run; by default the class's.
+            reset_num_timesteps: Whether counters start at zero.
+            progress_bar: Whether SB3's progress bar is shown.
+        """
+        iteration = 0
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        assert self.env is not None
+        while self.num_timesteps < total_timesteps:
+            self._clean_point()
+            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+                break
+            iteration += 1
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if log_interval is not None and iteration % log_interval == 0:
+                self.dump_logs(iteration)
+            self.train()
+        self._clean_point()
+        callback.on_training_end()
+        return self
+
+    def _clean_point(self) -> None:
+        """Between two iterations: the last rollout is consumed, nothing is in flight; here the return scale moves."""
+        scale = self.evaluator.ensemble.return_scale
+        if scale is not None:
+            moved = scale.refresh_()
+            for value_net in self.policy.value_nets():  # type: ignore[operator]
+                self.evaluator.ensemble.head.rescale_(value_net, *moved)
+
+    def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
+        """The schedule's value times each group's ``lr_scale``."""
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+
+    def train(self) -> None:
+        """Learn from the rollout in the buffer: ``n_epochs`` passes in minibatches."""
+        rollout = self._prepare(read_rollout(self.rollout_buffer, self.action_space))
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        coefficients = self._coefficients()
+        runner = EagerRunner(self.evaluator, self.policy.optimizer, self._linked_scaler())
+        means, epoch_kl, outcomes = RunningMeans(), RunningMeans(), list[Outcome]()
+        for _ in range(self.n_epochs):
+            epoch_kl = RunningMeans()
+            for minibatch in rollout.minibatches(self.batch_size):
+                stats, outcome = runner.update(minibatch, coefficients)
+                epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
+                means.add(stats)
+                outcomes.append(outcome)
+                if outcome == "stopped":
+                    break
+            self._n_updates += 1
+            if outcomes[-1] == "stopped":
+                break
+        self._count_skipped(outcomes)
+        self._record(means, epoch_kl, coefficients, rollout)
+
+    def _prepare(self, rollout: Rollout) -> Rollout:
+        """The rollout in the critics' unit, checked against what the policy says of it now."""
+        self.policy.set_training_mode(False)
+        behaviour = recover_behaviour(self.evaluator, rollout)
+        self._check_behaviour(rollout, behaviour)
+        ensemble = self.evaluator.ensemble
+        old_values = rollout.samples.old_values
+        if ensemble.return_scale is not None:
+            first = not bool(ensemble.return_scale.weight > 0)
+            ensemble.return_scale.observe(rollout.raw_returns)
+            if first:  # nothing has been learned yet that a move could spoil
+                ensemble.return_scale.refresh_()
+        if ensemble.return_scale is not None or ensemble.n_critics > 1:
+            old_values = behaviour.means
+        returns = ensemble.to_units(rollout.raw_returns)
+        return replace(rollout, samples=rollout.samples._replace(returns=returns, old_values=old_values))
+
+    def _check_behaviour(self, rollout: Rollout, behaviour: Behaviour) -> None:
+        """Before the first update the policy must reproduce what the rollout stored: all ratios are 1."""
+        error = (behaviour.log_prob - rollout.samples.old_log_prob).abs().max().item()
+        self.logger.record("train/behaviour_log_prob_error", error)
+        if not error <= LOG_PROB_TOLERANCE and not self._warned_of_behaviour:
+            self._warned_of_behaviour = True
+            warnings.warn(
+                f"The policy gives the rollout's actions other log-probabilities (by up to {error:.2g}) than when it "
+                "took them, so the first ratios are not 1. A layer that is random in evaluation mode, or a callback "
+                "that changed the policy during the rollout, would do that.",
+                stacklevel=3,
+            )
+
+    def _coefficients(self) -> Coefficients:
+        """The hyper-parameters now in force."""
+        progress = self._current_progress_remaining
+        return Coefficients(
+            clip_range=self.clip_range(progress),
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),
+            target_kl=self.target_kl,
+            normalize_advantage=self.normalize_advantage,
+        )
+
+    def _linked_scaler(self) -> VarianceGradientScaler | None:
+        """The scaler, following the policy's parameters and optimizer should either have been recreated."""
+        scaler = self.variance_gradient_scaler
+        if scaler is not None:
+            parameters = list(self.policy.parameters())
+            if len(parameters) != len(scaler.parameters) or any(
+                own is not new for own, new in zip(scaler.parameters, parameters, strict=True)
+            ):
+                scaler.update_parameters(self.policy.named_parameters())
+            scaler.attach(self.policy.optimizer)
+        return scaler
+
+    def _count_skipped(self, outcomes: list[Outcome]) -> None:
+        skipped = outcomes.count("skipped")
+        self.skipped_updates += skipped
+        if skipped == len(outcomes):
+            raise NonFiniteError(
+                f"All {skipped} updates of the rollout at env-step {self.num_timesteps} met a loss or gradient that is "
+                "not finite; the parameters are as they were before it. Lower learning_rate, or rescale the rewards."
+            )
+
+    def _record(
+        self, means: RunningMeans, epoch_kl: RunningMeans, coefficients: Coefficients, rollout: Rollout
+    ) -> None:
+        """Log under SB3's names, and ours under new ones."""
+        values = means.means()
+        buffer = self.rollout_buffer
+        record = self.logger.record
+        for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction"):
+            record(f"train/{name}", values[name])
+        record("train/approx_kl", epoch_kl.means()["approx_kl"])
+        record("train/loss", means.series()["loss"][-1])
+        record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if "log_std" in dict(self.policy.named_parameters()):
+            record("train/std", torch.exp(self.policy.log_std).mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+        record("train/clip_range", coefficients.clip_range)
+        if coefficients.clip_range_vf is not None:
+            record("train/clip_range_vf", coefficients.clip_range_vf)
+        record("train/skipped_updates", self.skipped_updates)
+        probe = Probe.of(rollout)
+        self._probe = self._probe or probe
+        self.policy.set_training_mode(False)
+        parts = {
+            "critics": critic_metrics(self.evaluator, probe, self._probe),
+            "upgd": optimizer_metrics(self.policy.optimizer),
+            "vgs": scaler_metrics(self.variance_gradient_scaler),
+        }
+        for part, metrics in parts.items():
+            for name, value in metrics.items():
+                record(f"{part}/{name}", value)

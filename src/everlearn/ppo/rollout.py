@@ -1,0 +1,217 @@
+"""Collecting a rollout, and the rollout as tensors for the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from everlearn.core.errors import NonFiniteError
+from everlearn.ppo.policy import Evaluator
+from everlearn.ppo.update import Minibatch
+
+CHUNK = 4096
+"""Samples per forward pass over a whole rollout."""
+
+
+class RolloutCollector(OnPolicyAlgorithm):
+    """SB3's rollout collection, which refuses rewards and observations that are not finite."""
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Fill the buffer with ``n_rollout_steps`` steps of every environment, as SB3 does.
+
+        Callbacks find SB3's names among the local variables.
+
+        Args:
+            env: The training environments.
+            callback: Called at the start, after every step and at the end.
+            rollout_buffer: Filled.
+            n_rollout_steps: Steps per environment.
+
+        Returns:
+            False if a callback stopped the rollout.
+
+        Raises:
+            NonFiniteError: If an environment returns a NaN or an infinity; nothing has been learned from it.
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+
+        while n_steps < n_rollout_steps:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            with torch.no_grad():
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                actions, values, log_probs = self.policy(obs_tensor)
+            actions = actions.cpu().numpy()
+            clipped_actions = self._within_bounds(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            self._require_finite(new_obs, rewards)
+            self.num_timesteps += env.num_envs
+
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+
+            self._update_info_buffer(infos, dones)
+            n_steps += 1
+            if isinstance(self.action_space, spaces.Discrete):
+                actions = actions.reshape(-1, 1)
+            self._bootstrap_truncated(rewards, dones, infos)
+            rollout_buffer.add(
+                self._last_obs,  # type: ignore[arg-type]
+                actions,
+                rewards,
+                self._last_episode_starts,  # type: ignore[arg-type]
+                values,
+                log_probs,
+            )
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+
+        with torch.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(new_obs, self.device))  # type: ignore[arg-type]
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as the environment takes them: unscaled where the policy squashes, clipped elsewhere."""
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return np.asarray(self.policy.unscale_action(actions))
+        return np.asarray(np.clip(actions, self.action_space.low, self.action_space.high))
+
+    def _bootstrap_truncated(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """``r <- r + gamma * V(terminal)`` where a time limit ended the episode; the recursion is cut there anyway."""
+        for index in np.flatnonzero(dones):
+            info = infos[index]
+            if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+                self._require_finite(info["terminal_observation"], rewards[index])
+                terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
+                with torch.no_grad():
+                    rewards[index] += (self.gamma * self.policy.predict_values(terminal_obs)[0]).item()
+
+    def _require_finite(self, observations: Any, rewards: np.ndarray) -> None:
+        named = observations if isinstance(observations, dict) else {"observation": observations}
+        for name, values in {**named, "reward": rewards}.items():
+            values = np.asarray(values)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                bad = np.argwhere(~np.isfinite(values))[0]
+                raise NonFiniteError(
+                    f"Environment {bad[0] if len(bad) else 0} returned a non-finite {name} "
+                    f"({values[tuple(bad)]}) at env-step {self.num_timesteps} "
+                    f"(step {self.num_timesteps // max(self.n_envs, 1)} of each environment). "
+                    "The parameters are unchanged. Look for divisions by zero or a diverging simulation in its step()."
+                )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A whole rollout as tensors, in the buffer's order (environment by environment).
+
+    Args:
+        samples: All samples as one minibatch.
+        values: Reduced values as the rollout stored them, in reward units, (size,).
+        raw_returns: In reward units, (size,).
+    """
+
+    samples: Minibatch
+    values: Tensor
+    raw_returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.raw_returns)
+
+    def minibatches(self, batch_size: int) -> Iterator[Minibatch]:
+        """The rollout in random order, in pieces: SB3's permutation, drawn from numpy's global generator."""
+        order = torch.as_tensor(np.random.permutation(len(self)), device=self.raw_returns.device)
+        for start in range(0, len(self), batch_size):
+            indices = order[start : start + batch_size]
+            yield Minibatch(rows(self.samples.observations, indices), *(t[indices] for t in self.samples[1:]))
+
+
+def read_rollout(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Rollout:
+    """Everything in a rollout buffer as tensors, for any buffer class, without advancing a generator.
+
+    The buffer hands out its samples in a random order, which is undone.
+    """
+    state = np.random.get_state()
+    shuffled = next(iter(buffer.get(batch_size=None)))
+    np.random.set_state(state)
+    order = np.random.permutation(len(shuffled.returns))
+    np.random.set_state(state)
+    back = torch.as_tensor(np.argsort(order), device=shuffled.returns.device)
+    actions = shuffled.actions[back]
+    if isinstance(action_space, spaces.Discrete):
+        actions = actions.long().flatten()
+    values, returns = shuffled.old_values[back], shuffled.returns[back]
+    samples = Minibatch(
+        rows(shuffled.observations, back),
+        actions,
+        shuffled.old_log_prob[back],
+        shuffled.advantages[back],
+        returns,
+        values.unsqueeze(1),
+    )
+    return Rollout(samples, values, returns)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What the policy says of a whole rollout before the first update, when it still is the one that acted.
+
+    Args:
+        log_prob: Of the actions taken, (size,).
+        means: What each critic expects, (size, n_critics), in the heads' unit.
+        value: The reduced value in reward units, (size,).
+    """
+
+    log_prob: Tensor
+    means: Tensor
+    value: Tensor
+
+
+@torch.no_grad()
+def recover_behaviour(evaluator: Evaluator, rollout: Rollout) -> Behaviour:
+    """One pass over the rollout, in chunks: the old log-probabilities and every critic's old output."""
+    parts = []
+    for start in range(0, len(rollout), CHUNK):
+        indices = slice(start, start + CHUNK)
+        evaluation = evaluator(rows(rollout.samples.observations, indices), rollout.samples.actions[indices])
+        ensemble = evaluator.ensemble
+        parts.append(
+            (
+                evaluation.log_prob,
+                ensemble.means(evaluation.distributions),
+                ensemble.value(evaluation.distributions),
+            )
+        )
+    return Behaviour(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def rows(observations: PyTorchObs, indices: Tensor | slice) -> PyTorchObs:
+    """Some rows of tensors or of a dictionary of tensors."""
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]

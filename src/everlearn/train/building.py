@@ -1,0 +1,110 @@
+"""From a configuration to an agent: everything that was left open is decided here, once."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import torch
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig, linear_start
+from everlearn.core.errors import ConfigError
+from everlearn.core.registry import Registry
+from everlearn.environments.build import normalises
+from everlearn.environments.spaces import check_policy, policy_for
+from everlearn.ppo.algorithm import PPO, DistributionalPPO
+
+_ROLLOUT = 2048  # steps per update, shared by the environments: SB3's n_steps, for one environment
+_SMALL = 1_000_000  # parameters up to which one thread is faster than several
+
+algorithms: Registry[PPO] = Registry("algorithm")
+algorithms.add("PPO", PPO)
+algorithms.add("DistributionalPPO", DistributionalPPO)
+
+activations: Registry[nn.Module] = Registry("activation function")
+activations.add("tanh", nn.Tanh)
+activations.add("relu", nn.ReLU)
+activations.add("elu", nn.ELU)
+activations.add("gelu", nn.GELU)
+activations.add("silu", nn.SiLU)
+activations.add("leaky_relu", nn.LeakyReLU)
+activations.add("mish", nn.Mish)
+
+
+def resolved(config: RunConfig, venv: VecEnv) -> RunConfig:
+    """The configuration with all that it left open decided: policy, rollout, normalisation, seed, our defaults.
+
+    Args:
+        config: What the user asked for.
+        venv: The environments that were built from it.
+    """
+    given, env = config.algorithm, config.env
+    defaults = vars(algorithms[given.name].defaults)
+    algorithm = {name: value for name, value in defaults.items() if getattr(given, name) is None}
+    algorithm |= {
+        "name": algorithms.canonical(given.name),
+        "policy": given.policy or policy_for(venv.observation_space),
+        "n_steps": given.n_steps or max(2, _ROLLOUT // env.n_envs),
+    }
+    normalize = env.normalize.model_copy(update={"enabled": normalises(env, venv)})
+    return config.model_copy(
+        update={
+            "algorithm": given.model_copy(update=algorithm),
+            "env": env.model_copy(update={"normalize": normalize}),
+            "seed": secrets.randbits(31) if config.seed is None else config.seed,
+        }
+    )
+
+
+def build_agent(config: RunConfig, venv: VecEnv) -> PPO:
+    """The agent of a resolved configuration.
+
+    Raises:
+        ConfigError: For options that do not fit the environment's spaces, or an unknown name.
+    """
+    algorithm = config.algorithm
+    policy = algorithm.policy or policy_for(venv.observation_space)
+    check_policy(policy, venv.observation_space, venv.action_space, use_sde=algorithm.use_sde)
+    return algorithms[algorithm.name](
+        policy,
+        venv,
+        seed=config.seed,
+        device=_device(config.runtime.device, policy),
+        **_constructor_arguments(algorithm),
+    )
+
+
+def thread_count(config: RunConfig, agent: PPO) -> int:
+    """Threads for torch: what the configuration says, or one for a small network."""
+    if config.runtime.threads != "auto":
+        return config.runtime.threads
+    size = sum(parameter.numel() for parameter in agent.policy.parameters())
+    return 1 if size <= _SMALL else torch.get_num_threads()
+
+
+def _constructor_arguments(config: AlgorithmConfig) -> dict[str, Any]:
+    """What is set, in the constructor's own types; what is None is left to the class."""
+    arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
+    for name in ("learning_rate", "clip_range", "clip_range_vf"):
+        if isinstance(arguments.get(name), str):
+            arguments[name] = LinearSchedule(start=linear_start(arguments[name]), end=0.0, end_fraction=1.0)
+    return arguments | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
+
+
+def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:
+    arguments = config.model_dump(exclude_none=True)
+    if config.activation_fn is not None:
+        arguments["activation_fn"] = activations[config.activation_fn]
+    return arguments
+
+
+def _device(device: str, policy: str) -> str:
+    """``auto`` is the GPU for images only: for small networks the transfers cost more than they save."""
+    if device == "auto":
+        return "auto" if policy == "CnnPolicy" else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"runtime.device: '{device}' was asked for and torch sees no GPU. Use cpu or auto.")
+    return device
