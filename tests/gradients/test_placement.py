@@ -70,15 +70,20 @@ def test_the_gradient_is_scaled_for_optimizers_that_are_linear_in_it(optimizer_c
 
 @pytest.mark.parametrize("optimizer_class", FOREIGN_ADAPTIVE)
 def test_a_foreign_adaptive_optimizer_takes_a_shorter_step_of_the_same_direction(optimizer_class):
-    plain, scaled = parameters_of((4, 3), (5,)), parameters_of((4, 3), (5,))
+    plain, scaled = parameters_of((4, 3), (500,)), parameters_of((4, 3), (500,))
+    starts = [torch.randn(4, 3), torch.randn(500)]
     scaler = measured_scaler(scaled)
+    with torch.no_grad():
+        for parameter, start in zip([*plain, *scaled], 2 * starts, strict=True):
+            parameter.copy_(start)
     plain_optimizer, scaled_optimizer = (optimizer_class(p, lr=0.1, weight_decay=0.01) for p in (plain, scaled))
     scaler.attach(scaled_optimizer)
     factor = scaler.factors()[0].item()
-    gradients = [torch.randn(4, 3), torch.ones(5)]
+    gradients = [torch.randn(4, 3), torch.ones(500)]
     one_update(None, plain_optimizer, gradients)
     one_update(scaler, scaled_optimizer, gradients)
-    torch.testing.assert_close(scaled[0].detach(), factor * plain[0].detach())
+    expected = starts[0] + factor * (plain[0].detach() - starts[0])
+    torch.testing.assert_close(scaled[0].detach(), expected)
     assert torch.equal(scaled[1], plain[1])
     assert torch.equal(scaled[0].grad, gradients[0])
 

@@ -15,6 +15,7 @@ from everlearn.gradients.statistics import (
     noise_to_signal,
     observe_,
     sums,
+    sums_of_squares,
 )
 from tests.reference import variance_scaling as reference
 
@@ -31,7 +32,7 @@ class Statistics:
         observe_(self.mean, self.ss, gradient, (1 - beta) / self.c, 1 - beta, beta)
 
     def noise_and_signal(self) -> tuple[float, float]:
-        noise, signal = noise_and_signal(sums([self.ss]), sums([self.mean.square()]), self.c, self.q)
+        noise, signal = noise_and_signal(sums([self.ss]), sums_of_squares([self.mean]), self.c, self.q)
         return noise.item(), signal.item()
 
     def ratio(self) -> float:
@@ -82,7 +83,7 @@ def test_b19_a_constant_gradient_has_noise_exactly_zero_whatever_its_pattern_in_
         statistics.observe(gradient, beta=0.99 if step % 2 else 0.7)
     noise, signal = statistics.noise_and_signal()
     assert noise == 0.0
-    assert signal == sums([gradient.square()]).item()
+    assert signal == pytest.approx(gradient.double().square().sum().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**-3, 2.0**17])
@@ -120,6 +121,7 @@ def test_the_largest_norm_keeps_the_statistics_finite():
         statistics.observe(torch.tensor([sign * largest_norm(torch.float32)]))
     noise, _ = statistics.noise_and_signal()
     assert 0 < noise < float("inf")
+    assert torch.tensor(1.99 * largest_norm(torch.float32)).square().isfinite()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,14 @@ def test_half_batches_are_unbiased():
     assert signal.item() / 100_000 == pytest.approx(0.25, rel=0.06)
 
 
+def test_sums_are_taken_per_tensor_in_double_precision():
+    large = torch.full((100_001,), 0.1)
+    expected = [large[0].double().item() * 100_001, 6.0]
+    assert sums([large, torch.tensor([[1.0, 5.0]])]).tolist() == pytest.approx(expected, rel=1e-12)
+    expected = [large[0].double().item() ** 2 * 100_001, 26.0]
+    assert sums_of_squares([large, torch.tensor([[1.0, 5.0]])]).tolist() == pytest.approx(expected, rel=1e-12)
+
+
 def test_magnitudes_are_those_of_all_gradients_together():
     mean_absolute, norm = magnitudes([torch.tensor([[3.0, -4.0]]), torch.tensor(12.0)], 4)
     assert (mean_absolute.item(), norm.item()) == (4.75, 13.0)
@@ -167,7 +177,7 @@ def test_a_running_average_of_a_constant_is_that_constant_from_the_first_step():
 def one_step(mean: Tensor, ss: Tensor, c: Tensor, q: Tensor, gradient: Tensor, beta: Tensor) -> Tensor:
     advance_weights_(c, q, beta)
     observe_(mean, ss, gradient, (1 - beta) / c[0], 1 - beta, beta)
-    noise, signal = noise_and_signal(sums([ss]), sums([mean.square()]), c, q)
+    noise, signal = noise_and_signal(sums([ss]), sums_of_squares([mean]), c, q)
     return noise_to_signal(noise, signal, 1e-8)
 
 

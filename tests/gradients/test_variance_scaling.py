@@ -105,12 +105,12 @@ def test_b16_factors_stay_within_their_bounds(mode, noise):
 
 
 def test_b16_the_factor_does_not_drift_on_stationary_gradients():
-    scaler = VarianceGradientScaler(parameters_of((64,)), warmup_steps=0)
-    returned = feed(scaler, random_steps(3000, (64,), mean=1.0))
-    early, late = returned[500:1000], returned[2500:]
-    assert sum(late) / 500 == pytest.approx(sum(early) / 500, rel=0.01)
+    scaler = VarianceGradientScaler(parameters_of((128,)), warmup_steps=0)
+    returned = feed(scaler, random_steps(1200, (128,), mean=1.0))
+    early, late = returned[300:600], returned[900:]
+    assert sum(late) / 300 == pytest.approx(sum(early) / 300, rel=0.01)
     # one unit of noise per unit of signal, alpha = 0.1
-    assert sum(late) / 500 == pytest.approx(1 / 1.1, rel=0.01)
+    assert sum(late) / 300 == pytest.approx(1 / 1.1, rel=0.01)
 
 
 def test_b19_constant_gradients_leave_the_factor_exactly_one():
@@ -258,7 +258,7 @@ def test_b17_zero_and_other_gradients_do_not_disturb_one_another():
 def test_b17_a_gradient_that_vanishes_for_good_ends_with_finite_statistics():
     scaler = VarianceGradientScaler(parameters_of((4,)), warmup_steps=0, beta=0.5)
     feed(scaler, random_steps(5, (4,)))
-    returned = feed(scaler, [[torch.zeros(4)]] * 2000)
+    returned = feed(scaler, [[torch.zeros(4)]] * 300)
     assert all(0.1 <= factor <= 1.0 for factor in returned)
     assert is_finite(scaler)
 

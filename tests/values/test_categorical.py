@@ -106,6 +106,17 @@ def test_spread_is_the_standard_deviation_of_the_atoms() -> None:
     assert certain(CategoricalHead(3, 0.0, 2.0), 0.5, 0.0, 0.5).spread.tolist() == [pytest.approx(1.0)]
 
 
+def test_atoms_outside_of_the_old_support_get_mass_by_the_third_power_of_their_distance_in_bins() -> None:
+    head, layer = CategoricalHead(9, -4.0, 4.0), nn.Linear(1, 9)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    head.rescale_(layer, *torch.tensor([0.0, 1.0, 0.0, 2.0]))
+    outside, inside = [1 / 27, 1 / 8], [1.0] * 5
+    assert predicted(head, layer).probabilities[0].tolist() == pytest.approx(
+        [mass / (5 + 2 * sum(outside)) for mass in (*outside, *inside, *reversed(outside))]
+    )
+
+
 @pytest.mark.parametrize("bins", ["linear", "symlog"])
 @pytest.mark.parametrize("target", ["two_hot", "hl_gauss"])
 def test_an_untrained_layer_survives_a_much_wider_unit(bins: Any, target: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
@@ -18,20 +19,18 @@ from everlearn.environments.spec import (
     stated_as,
 )
 
-ROLLOUT = 2048  # steps per update, shared by the environments, as in SB3's PPO with one
 
-
-def linear_start(value: str) -> float | None:
-    """The ``x`` of a schedule written ``lin_x``, which falls linearly from x to 0; None for other text."""
+def linear_start(value: str) -> float:
+    """The ``x`` of a schedule written ``lin_x``, which falls linearly from x to 0; NaN for any other text."""
     try:
-        return float(value.removeprefix("lin_")) if value.startswith("lin_") else None
+        return float(value.removeprefix("lin_")) if value.startswith("lin_") else math.nan
     except ValueError:
-        return None
+        return math.nan
 
 
 def _schedule(value: Any) -> float | str:
     start = linear_start(value) if isinstance(value, str) else value
-    if isinstance(start, bool) or not isinstance(start, float | int) or not 0 < start < float("inf"):
+    if isinstance(start, bool) or not isinstance(start, float | int) or not 0 < start < math.inf:
         raise expected("a number above 0, or 'lin_x' for a linear schedule from x to 0")
     return value if isinstance(value, str) else float(value)
 

@@ -39,11 +39,17 @@ def training_environment(config: EnvConfig, gamma: float) -> VecEnv:
     if not normalises(config, venv):
         return FiniteGate(venv)
     settings = config.normalize.model_dump(exclude={"enabled"})
-    return Normaliser(venv, gamma=gamma, **settings)
+    try:
+        return Normaliser(venv, gamma=gamma, **settings)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"env.normalize: the observations of '{config.id}' cannot be normalised: {error}. "
+            "Set norm_obs to false, or norm_obs_keys to keys with Box observations."
+        ) from error
 
 
 def evaluation_environment(
-    config: EnvConfig, n_envs: int, seed: int | None, normaliser_state: Mapping[str, Any] | None = None
+    config: EnvConfig, n_envs: int, seed: int, normaliser_state: Mapping[str, Any] | None = None
 ) -> VecEnv:
     """Fresh environments to evaluate in: true rewards, observations as the agent was trained to see them.
 

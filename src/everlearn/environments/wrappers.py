@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -11,6 +11,7 @@ from gymnasium import wrappers as library
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
 
+from everlearn.core.errors import ConfigError
 from everlearn.core.registry import Registry
 
 Env = gymnasium.Env[Any, Any]
@@ -51,7 +52,8 @@ class RescaleAction(library.RescaleAction[Any, Any]):
     """
 
     def __init__(self, env: Env, min_action: float | list[float] = -1.0, max_action: float | list[float] = 1.0) -> None:
-        super().__init__(env, np.asarray(min_action, np.float32), np.asarray(max_action, np.float32))
+        shape = env.action_space.shape or ()
+        super().__init__(env, np.full(shape, min_action, np.float32), np.full(shape, max_action, np.float32))
 
 
 def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
@@ -62,16 +64,27 @@ def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
     it has earned.
 
     Raises:
-        ConfigError: For an unknown wrapper or argument.
+        ConfigError: For an unknown wrapper or argument, or a wrapper that does not fit the environment.
     """
     limits = [index for index, spec in enumerate(specs) if _is_time_limit(spec)]
     inside = limits[-1] + 1 if limits else 0
     for spec in specs[:inside]:
-        env = wrappers.build(spec, env=env)
+        env = _applied(spec, env)
     env = Monitor(env)
     for spec in specs[inside:]:
-        env = wrappers.build(spec, env=env)
+        env = _applied(spec, env)
     return env
+
+
+def _applied(spec: str | Mapping[str, Any], env: Env) -> Env:
+    try:
+        return cast(Env, wrappers.build(spec, env=env))
+    except ConfigError:
+        raise
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"env.wrappers: {spec} does not fit {env}: {error}. Change its arguments or remove it."
+        ) from error
 
 
 def _is_time_limit(spec: str | Mapping[str, Any]) -> bool:

@@ -9,9 +9,7 @@ from everlearn.gradients.history import GradientHistory
 from everlearn.gradients.statistics import noise_to_signal
 
 
-def scaling_diagnostics(
-    history: GradientHistory, factors: Tensor, warm: Tensor, tiny: float
-) -> dict[str, Tensor]:
+def scaling_diagnostics(history: GradientHistory, factors: Tensor, warm: Tensor, tiny: float) -> dict[str, Tensor]:
     """Quantities by name, 0-d tensors; quantiles and medians are over parameters, variances are summed.
 
     Args:

@@ -104,10 +104,10 @@ class GradientHistory:
 
     def noise_and_signal(self) -> tuple[Tensor, Tensor]:
         """Noise and signal of each tensor, (n,), in squared units of the gradient."""
-        scatter, squares = (
-            statistics.sums(self.layout.views(flat)) for flat in (self.ss, self.mean.square())
-        )
-        return statistics.noise_and_signal(scatter, squares, self.c, self.q)
+        sizes = self.layout.sizes
+        sum_ss = statistics.sums(self.ss.split(sizes))
+        sum_mean_squared = statistics.sums_of_squares(self.mean.split(sizes))
+        return statistics.noise_and_signal(sum_ss, sum_mean_squared, self.c, self.q)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, live: to write into one is to change the history."""
@@ -159,6 +159,10 @@ class GradientHistory:
         for name, tensor in common.items():
             tensor.copy_(state[name])
 
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the tensors have the same shapes in the same order."""
+        return [tensor.shape for tensor in tensors] == self.layout.shapes
+
     def moved_to(self, tensors: Sequence[Tensor], names: Sequence[str] | None) -> GradientHistory:
         """The history of new tensors: all of this one where all shapes agree, else only the lifetime counts.
 
@@ -166,7 +170,7 @@ class GradientHistory:
             tensors: The new parameters.
             names: Their names; None for the present ones where all shapes agree, else for "0", "1", ...
         """
-        fits = [tensor.shape for tensor in tensors] == self.layout.shapes
+        fits = self.fits(tensors)
         successor = GradientHistory(self.names if fits else names, tensors)
         state = self.state_dict()
         successor.load_state_dict({name: state[name] for name in (state if fits else LIFETIME)}, strict=False)

@@ -50,9 +50,7 @@ def _members(group: Mapping[str, Any]) -> list[Any]:
 
 def _require_distinct(tensors: list[Any], names: list[str] | None) -> None:
     if not tensors:
-        raise ArgumentError(
-            "There are no parameters: the list is empty, or its generator was used up before."
-        )
+        raise ArgumentError("There are no parameters: the list is empty, or its generator was used up before.")
     strangers = [type(entry).__name__ for entry in tensors if not isinstance(entry, Tensor)]
     if strangers:
         raise ArgumentError(

@@ -99,7 +99,7 @@ class OnStep(Placement):
     def apply(self, parameters: Sequence[Tensor], factors: Tensor) -> None:
         """Keep the factors for the next step."""
         pairs = zip(parameters, factors.tolist(), strict=True)
-        self._next = [(p, factor) for p, factor in pairs if factor != 1.0 and p.grad is not None]
+        self._next = [(p, factor) for p, factor in pairs if factor != 1.0]
 
     def remove(self) -> None:
         """Take the hooks off the optimizer."""

@@ -45,9 +45,7 @@ def move_mean_(mean: Tensor, observation: Tensor, weight_ratio: Scalar) -> Tenso
     return deviation
 
 
-def observe_(
-    mean: Tensor, ss: Tensor, gradient: Tensor, weight_ratio: Scalar, fresh: Scalar, decay: Scalar
-) -> None:
+def observe_(mean: Tensor, ss: Tensor, gradient: Tensor, weight_ratio: Scalar, fresh: Scalar, decay: Scalar) -> None:
     """``d = g - mean; mean <- mean + (a/c)*d; ss <- b*ss + a*d*(g - mean)``, in place.
 
     Gradients that never change leave ``ss`` at exactly 0. With ``(weight_ratio, fresh, decay) = (0, 0, 1)``
@@ -74,9 +72,7 @@ def magnitudes(gradients: Sequence[Tensor], count: Scalar) -> tuple[Tensor, Tens
     return sums.sum() / count, torch.linalg.vector_norm(norms)
 
 
-def move_averages_(
-    averages: Sequence[Tensor], weight: Tensor, observations: Sequence[Tensor], decay: Scalar
-) -> None:
+def move_averages_(averages: Sequence[Tensor], weight: Tensor, observations: Sequence[Tensor], decay: Scalar) -> None:
     """Running means from the first observation on: ``w <- b*w + a; mean += (a/w)*(x - mean)``, in place.
 
     Args:
@@ -99,6 +95,12 @@ def is_measured(c: Tensor, q: Tensor) -> Tensor:
 def sums(tensors: Sequence[Tensor]) -> Tensor:
     """The sum over the elements of each tensor in float64, (n,)."""
     return torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors])
+
+
+def sums_of_squares(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum over the squared elements of each tensor in float64, (n,)."""
+    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors]
+    return torch.stack(norms).square()
 
 
 def noise_and_signal(sum_ss: Tensor, sum_mean_squared: Tensor, c: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -112,7 +112,7 @@ class VarianceGradientScaler:
         factors = self.factors()
         mean_factor = weighted_mean(factors, self.history.sizes)
         norm, applied = torch.stack([observation.norm.to(mean_factor.dtype), mean_factor]).tolist()
-        if not norm <= largest_norm(observation.gradient.dtype):
+        if not norm <= largest_norm(observation.gradient.dtype):  # NaN, too
             self.history.skipped_steps += 1
             return 1.0
         self._pending = observation
@@ -134,8 +134,7 @@ class VarianceGradientScaler:
             )
         if self._pending is not None:
             raise OrderError(
-                "scale_gradients() was called twice without step() between. Call step() after each "
-                "optimizer.step()."
+                "scale_gradients() was called twice without step() between. Call step() after each optimizer.step()."
             )
 
     @torch.no_grad()
@@ -201,16 +200,16 @@ class VarianceGradientScaler:
         Raises:
             ArgumentError: As from the constructor; the scaler is then unchanged.
         """
-        given, count = read_parameters(parameters), self.step_count
+        given, lost = read_parameters(parameters), self.step_count
+        fits = self.history.fits(given.tensors)
         self.history = self.history.moved_to(given.tensors, given.names)
-        if given.groups or len(given.tensors) != len(self._groups):
-            self._groups = given.groups or [0] * len(given.tensors)
+        self._groups = given.groups or (self._groups if fits else [0] * len(given.tensors))
         self.parameters = given.tensors
         self._pending = None
-        if self.step_count < count:
+        if lost and not fits:
             self.history.resets += 1
             warnings.warn(
-                f"Variance gradient scaling: shapes of parameters have changed, so the statistics of {count} "
+                f"Variance gradient scaling: shapes of parameters have changed, so the statistics of {lost} "
                 "steps are lost and warm-up begins again.",
                 UserWarning,
                 stacklevel=2,
@@ -226,7 +225,7 @@ class VarianceGradientScaler:
         return self.history.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Restore the statistics of a snapshot, or raise and stay as before; a pending one is dropped.
+        """Restore the statistics of a snapshot, or raise and stay as before; a pending measurement is dropped.
 
         Args:
             state_dict: As from ``state_dict()``, on any device.
@@ -276,9 +275,7 @@ class VarianceGradientScaler:
     def diagnostics(self) -> dict[str, float]:
         """Quantities to log: factors, noise-to-signal ratio, variance before and after scaling, counts."""
         values = scaling_diagnostics(self.history, self.factors(), self._is_warm(), self.eps)
-        return dict(
-            zip(values, torch.stack([value.double() for value in values.values()]).tolist(), strict=True)
-        )
+        return dict(zip(values, torch.stack([value.double() for value in values.values()]).tolist(), strict=True))
 
 
 def _require_known(scope: str, mode: str, warmup_steps: float) -> None:

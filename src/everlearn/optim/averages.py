@@ -15,12 +15,12 @@ def ema_(average: Tensor, value: Tensor, beta: Scalar) -> None:
         average.mul_(beta).add_(value * (1 - beta))
 
 
-def ema_of_product_(average: Tensor, left: Tensor, right: Tensor, beta: Scalar) -> None:
-    """``average <- beta * average + (1 - beta) * left * right``; with a float as torch's AdamW does."""
+def ema_of_product_(average: Tensor, left: Tensor, right: Tensor, beta: Scalar, sign: float = 1.0) -> None:
+    """``average <- beta * average + (1 - beta) * sign * left * right``; with a float as torch's AdamW does."""
     if isinstance(beta, float):
-        average.mul_(beta).addcmul_(left, right, value=1 - beta)
+        average.mul_(beta).addcmul_(left, right, value=sign * (1 - beta))
     else:
-        average.mul_(beta).add_(left * right * (1 - beta))
+        average.mul_(beta).add_(left * right * (sign * (1 - beta)))
 
 
 def advance_weights_(weights: Tensor, betas: Tensor) -> None:

@@ -56,8 +56,7 @@ def _of(blocks: Sequence[tuple[Block, Hyper, Tensor | None]], direction: Directi
 
 def _multiplier(block: Block, eta: Tensor) -> Tensor:
     """How much of the base optimizer's step a weight takes: 1 at utility zero, for any step multiplier."""
-    weight = block.spread(block.weights["avg_utility"])
-    return rules.utility_gate(block.state["avg_utility"], weight, eta, 2.0)
+    return 2 * rules.utility_gate(block, eta)
 
 
 def _noise(block: Block, hyper: Hyper) -> Tensor:

@@ -27,6 +27,14 @@ def subtract_ratio_(param: Tensor, numerator: Tensor, denominator: Tensor, step:
         param.sub_(numerator / denominator * step)
 
 
+def subtract_product_(param: Tensor, left: Tensor, right: Tensor, step: Scalar) -> None:
+    """``w <- w - step * left * right``."""
+    if isinstance(step, float):
+        param.addcmul_(left, right, value=-step)
+    else:
+        param.sub_(left * right * step)
+
+
 def scaled(update: Tensor, *factors: Scalar | None) -> Tensor:
     """The update times every factor that is there."""
     for factor in factors:
@@ -54,8 +62,8 @@ class Direction(ABC):
         """The update that one unit of learning rate subtracts."""
 
     @abstractmethod
-    def descend_(self, block: Block, hyper: Hyper, gate: Tensor | None) -> None:
-        """Subtract learning rate times gate times step scale times the update."""
+    def descend_(self, block: Block, hyper: Hyper, step: Scalar, gate: Tensor | None) -> None:
+        """Subtract step times gate times the block's step scale times the update."""
 
 
 @final
@@ -75,10 +83,10 @@ class GradientDirection(Direction):
         """``g``, without a factor that a gradient scaler applied to it."""
         return block.grad if block.grad_scale is None else block.grad / block.spread(block.grad_scale)
 
-    def descend_(self, block: Block, hyper: Hyper, gate: Tensor | None) -> None:
-        """``w <- w - lr * gate * g``."""
+    def descend_(self, block: Block, hyper: Hyper, step: Scalar, gate: Tensor | None) -> None:
+        """``w <- w - step * gate * g``."""
         scale = None if block.step_scale is None else block.spread(block.step_scale)
-        subtract_(block.param, scaled(block.grad, gate, scale), hyper["lr"])
+        subtract_(block.param, scaled(block.grad, gate, scale), step)
 
 
 @final
@@ -98,18 +106,15 @@ class AdamDirection(Direction):
 
     def _denominator(self, block: Block, hyper: Hyper) -> Tensor:
         weight = block.spread(block.weights["exp_avg_sq"])
-        return (block.state["exp_avg_sq"].sqrt() / weight**0.5).add_(hyper["eps"])
+        return block.state["exp_avg_sq"].sqrt().div_(weight**0.5).add_(hyper["eps"])
 
     def update(self, block: Block, hyper: Hyper) -> Tensor:
         """``m^ / (sqrt(v^) + eps)``."""
         return block.state["exp_avg"] / block.spread(block.weights["exp_avg"]) / self._denominator(block, hyper)
 
-    def descend_(self, block: Block, hyper: Hyper, gate: Tensor | None) -> None:
-        """``w <- w - lr * gate * m^ / (sqrt(v^) + eps)``."""
-        weight, scale = block.spread(block.weights["exp_avg"]), None
-        if block.step_scale is not None:
-            scale = block.spread(block.step_scale)
-        numerator, step = block.state["exp_avg"], hyper["lr"] / weight
-        if isinstance(step, Tensor) and step.dim() > 0:
-            numerator, step = numerator / weight, hyper["lr"]
-        subtract_ratio_(block.param, scaled(numerator, gate, scale), self._denominator(block, hyper), step)
+    def descend_(self, block: Block, hyper: Hyper, step: Scalar, gate: Tensor | None) -> None:
+        """``w <- w - step * gate * m^ / (sqrt(v^) + eps)``."""
+        scale = None if block.step_scale is None else block.spread(block.step_scale)
+        numerator = scaled(block.state["exp_avg"], gate, scale)
+        step = step / block.spread(block.weights["exp_avg"])
+        subtract_ratio_(block.param, numerator, self._denominator(block, hyper), step)

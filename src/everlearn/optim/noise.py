@@ -44,6 +44,7 @@ class GeneratorNoise(NoiseStream):
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._generators: dict[str, torch.Generator] = {}
+        self._loaded: dict[str, Tensor] = {}
         self._buffers: dict[tuple[torch.dtype, str], Tensor] = {}
 
     def draw(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -55,20 +56,21 @@ class GeneratorNoise(NoiseStream):
 
     def _generator(self, device: str) -> torch.Generator:
         if device not in self._generators:
-            self._generators[device] = private_generator(self._seed, device)
+            generator = self._generators[device] = private_generator(self._seed, device)
+            if device in self._loaded:
+                generator.set_state(self._loaded[device])
         return self._generators[device]
 
     def state_dict(self) -> dict[str, Any]:
         """The seed and the state of every generator in use."""
         states = {device: generator.get_state() for device, generator in self._generators.items()}
-        return {"kind": "generator", "seed": self._seed, "generators": states}
+        return {"kind": "generator", "seed": self._seed, "generators": {**self._loaded, **states}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the saved stream stood."""
+        """Continue where the saved stream stood; on a device that it had not used, begin from the seed."""
         self._seed = int(state_dict["seed"])
         self._generators = {}
-        for device, state in state_dict["generators"].items():
-            self._generator(device).set_state(state.cpu())
+        self._loaded = {device: state.cpu() for device, state in state_dict["generators"].items()}
 
 
 @final

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everlearn.optim.averages import ema_, ema_of_product_
 from everlearn.optim.block import Block, Hyper, Scalar
-from everlearn.optim.directions import Direction, scaled, subtract_
+from everlearn.optim.directions import Direction, subtract_, subtract_product_
 
 # --- utility and gate ------------------------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ from everlearn.optim.directions import Direction, scaled, subtract_
 def observe_utility_(block: Block, beta: Scalar) -> None:
     """``U <- beta * U + (1 - beta) * (-g * w)``, first-order utility (Elsayed & Mahmood 2024, Eq. 2)."""
     grad = block.grad if block.grad_scale is None else block.grad / block.spread(block.grad_scale)
-    ema_of_product_(block.state["avg_utility"], grad.neg(), block.param, beta)
+    ema_of_product_(block.state["avg_utility"], grad, block.param, beta, sign=-1.0)
 
 
 def largest_utility(block: Block, *, corrected: bool = True) -> Tensor:
@@ -53,13 +53,14 @@ def row_norms(block: Block) -> Tensor:
 
 def neutral_where_useless(eta: Tensor) -> Tensor:
     """``eta``, or infinity where it is not a positive finite number, so that the gate there is exactly neutral."""
-    usable = torch.isfinite(eta) & (eta > torch.finfo(eta.dtype).tiny)
-    return torch.where(usable, eta, torch.full_like(eta, torch.inf))
+    usable = (eta > torch.finfo(eta.dtype).tiny) & (eta < torch.inf)
+    return torch.where(usable, eta, torch.inf)
 
 
-def utility_gate(utility: Tensor, weight: Scalar, eta: Tensor, multiplier: Scalar) -> Tensor:
-    """``k * (1 - sigmoid(U^ / eta))``: smaller for useful weights, ``k / 2`` at utility 0 or without a usable eta."""
-    return torch.sigmoid(utility / (neutral_where_useless(eta) * -weight)).mul_(multiplier)
+def utility_gate(block: Block, eta: Tensor) -> Tensor:
+    """``1 - sigmoid(U^ / eta)``: smaller for useful weights, 1/2 at utility 0 or without a usable eta."""
+    largest = neutral_where_useless(eta * block.spread(block.weights["avg_utility"]))
+    return (block.state["avg_utility"] * largest.reciprocal().neg()).sigmoid_()
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
@@ -106,12 +107,15 @@ def move_(block: Block, direction: Direction, hyper: Hyper, eta: Tensor | None, 
 
     With ``protect=False`` only the noise is gated. ``eta=None`` is the family's base optimizer: no gate at all.
     """
-    gate = None
-    if eta is not None:
-        weight = block.spread(block.weights["avg_utility"])
-        gate = utility_gate(block.state["avg_utility"], weight, eta, hyper["step_multiplier"])
+    lr, gate = hyper["lr"], None if eta is None else utility_gate(block, eta)
+    gated_lr = lr if gate is None else lr * hyper["step_multiplier"]
     if isinstance(hyper["weight_decay"], Tensor) or hyper["weight_decay"] != 0:
-        block.param.mul_(1 - hyper["lr"] * hyper["weight_decay"])
-    direction.descend_(block, hyper, gate if hyper["protect"] else None)
-    if block.noise is not None:
-        subtract_(block.param, scaled(block.noise, block.spread(std), gate), hyper["lr"])
+        block.param.mul_(1 - lr * hyper["weight_decay"])
+    if hyper["protect"]:
+        direction.descend_(block, hyper, gated_lr, gate)
+    else:
+        direction.descend_(block, hyper, lr, None)
+    if block.noise is not None and gate is not None:
+        subtract_product_(block.param, block.noise, gate, gated_lr * block.spread(std))
+    elif block.noise is not None:
+        subtract_(block.param, block.noise, lr * block.spread(std))

@@ -42,7 +42,7 @@ def _corrected(hyper: Hyper) -> bool:
 def _shares_with(hyper: Hyper) -> Hashable:
     """Blocks with equal keys share their largest utility."""
     if hyper["scope"] == "group":
-        return hyper.get("label") or id(hyper)
+        return "group", hyper.get("label") or id(hyper)
     return str(hyper["scope"])
 
 

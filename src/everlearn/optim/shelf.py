@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,43 +21,42 @@ def state_dtype(param: Tensor) -> torch.dtype:
     return torch.promote_types(param.dtype, torch.float32)
 
 
-@dataclass(slots=True)
 class Span:
     """Consecutive parameters of a shelf that are updated as one block.
 
     Args:
         first: Index of the first parameter in the shelf.
-        last: Index after the last one.
         params: The parameters.
-        block: Their block; parameters and gradients are gathered into it when ``gathered``.
-        gathered: False for a single large parameter whose own storage the rules may change.
+        block: Their block. With a layout, weights and gradients are gathered into it and taken back; without one it is
+            a single large parameter whose own storage the rules change.
     """
 
-    first: int
-    last: int
-    params: list[Tensor]
-    block: Block
-    gathered: bool
+    def __init__(self, first: int, params: list[Tensor], block: Block) -> None:
+        self.block = block
+        self.first, self.last = first, first + len(params)
+        self._params = params
+        self._gathered = block.layout is not None
+        if block.layout is not None:
+            self._param_views, self._grad_views = block.layout.views(block.param), block.layout.views(block.grad)
 
     def load(self) -> None:
         """Bring weights and gradients into the block."""
-        if not self.gathered:
-            self.block.param, self.block.grad = self.params[0].detach(), self.params[0].grad  # type: ignore[assignment]
-            if not self.block.grad.is_contiguous():
-                self.block.grad = self.block.grad.contiguous()
-            return
-        assert self.block.layout is not None
-        self.block.layout.gather_(self.block.param, [param.detach() for param in self.params])
-        self.block.layout.gather_(self.block.grad, [param.grad for param in self.params])  # type: ignore[misc]
+        grads = [param.grad for param in self._params if param.grad is not None]
+        if self._gathered:
+            torch._foreach_copy_(self._param_views, self._params)
+            torch._foreach_copy_(self._grad_views, grads)
+        else:
+            self.block.param = self._params[0].detach()
+            self.block.grad = grads[0].contiguous()
 
     def store(self) -> None:
         """Take the new weights from the block to the parameters."""
-        if self.gathered:
-            torch._foreach_copy_(self.params, self.block.views(self.block.param))
+        if self._gathered:
+            torch._foreach_copy_(self._params, self._param_views)
 
     def pick(self, per_parameter: Tensor) -> Tensor:
-        """The values of this span's parameters: (n,), or 0-d when they are one ungathered parameter."""
-        return per_parameter[self.first : self.last] if self.gathered else per_parameter[self.first]
+        """The values of this span's parameters: (n,), or 0-d when the block is one parameter."""
+        return per_parameter[self.first : self.last] if self._gathered else per_parameter[self.first]
 
 
 class Shelf:
@@ -161,12 +159,12 @@ class Shelf:
         start = self.layout.offsets[first]
         state = {name: flat[start : start + layout.numel] for name, flat in self._flat.items()}
         buffers = torch.empty(2, layout.numel, dtype=self.dtype, device=self.device)
-        return Span(first, last, params, Block(buffers[0], buffers[1], state, {}, layout), gathered=True)
+        return Span(first, params, Block(buffers[0], buffers[1], state, {}, layout))
 
     def _single(self, index: int) -> Span:
         param = self.params[index]
         state = {name: self.layout.views(flat)[index] for name, flat in self._flat.items()}
-        return Span(index, index + 1, [param], Block(param.detach(), param.detach(), state, {}), gathered=False)
+        return Span(index, [param], Block(param.detach(), param.detach(), state, {}))
 
 
 def hyper_floats(group: Mapping[str, Any]) -> Hyper:

@@ -23,7 +23,6 @@ from everlearn.ppo.learning import RolloutLearner
 from everlearn.ppo.policy import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
-    Evaluator,
     HeadSpec,
     MultiInputActorCriticPolicy,
     ReductionSpec,
@@ -216,7 +215,6 @@ class PPO(RolloutLearner):
                 "`clip_range_vf` must be positive, pass `None` to deactivate vf clipping"
             )
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
-        self.evaluator = Evaluator(self.policy)
         self.variance_gradient_scaler = self._make_scaler() if self.variance_gradient_scaling else None
 
     def _make_scaler(self) -> VarianceGradientScaler:
@@ -257,7 +255,7 @@ class PPO(RolloutLearner):
         return state_dicts, variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "evaluator", "variance_gradient_scaler", "_probe"]
+        return [*super()._excluded_save_params(), "variance_gradient_scaler", "_probe"]
 
     def save(
         self,

@@ -36,7 +36,9 @@ def check_numbers(arguments: Mapping[str, Any]) -> None:
         ArgumentError: Naming argument, value and range.
     """
     for name, (low, high, open_high) in RANGES.items():
-        require_in_range(name, float(arguments[name]), low, high, open_low=low == float("-inf"), open_high=open_high)
+        value = float(arguments[name])
+        if open_high or value != high:
+            require_in_range(name, value, low, high, open_low=low == float("-inf"), open_high=open_high)
     for name in ("learning_rate", "clip_range"):
         value = arguments[name]
         initial = float(value(1.0) if callable(value) else value)

@@ -19,8 +19,8 @@ from everlearn.ppo.policy import Evaluator
 from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour
 from everlearn.ppo.update import Coefficients, EagerRunner, Outcome
 
-LOG_PROB_TOLERANCE = 1e-2
-"""How far a recovered log-probability may be from the stored one before the user is told."""
+BEHAVIOUR_TOLERANCE = 1e-2
+"""How far recovered log-probabilities, and relative to the largest the values, may be off before the user is told."""
 
 
 class RolloutLearner(RolloutCollector):
@@ -32,12 +32,16 @@ class RolloutLearner(RolloutCollector):
     clip_range_vf: Callable[[float], float] | None
     normalize_advantage: bool
     target_kl: float | None
-    evaluator: Evaluator
     variance_gradient_scaler: VarianceGradientScaler | None
     skipped_updates = 0
     """Updates that met a loss or gradient that was not finite, since the model was made."""
     _probe: Probe | None = None
     _warned_of_behaviour = False
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The forward pass of the policy that is in place now."""
+        return Evaluator(self.policy)
 
     def learn(
         self,
@@ -79,11 +83,9 @@ class RolloutLearner(RolloutCollector):
 
     def _clean_point(self) -> None:
         """Between two iterations: the last rollout is consumed, nothing is in flight; here the return scale moves."""
-        scale = self.evaluator.ensemble.return_scale
-        if scale is not None:
-            moved = scale.refresh_()
-            for value_net in self.policy.value_nets():  # type: ignore[operator]
-                self.evaluator.ensemble.head.rescale_(value_net, *moved)
+        ensemble = self.evaluator.ensemble
+        if ensemble.return_scale is not None:
+            ensemble.refresh_scale_(self.policy.value_nets())  # type: ignore[operator]
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         """The schedule's value times each group's ``lr_scale``."""
@@ -119,9 +121,10 @@ class RolloutLearner(RolloutCollector):
     def _prepare(self, rollout: Rollout) -> Rollout:
         """The rollout in the critics' unit, checked against what the policy says of it now."""
         self.policy.set_training_mode(False)
-        behaviour = recover_behaviour(self.evaluator, rollout)
+        evaluator = self.evaluator
+        behaviour = recover_behaviour(evaluator, rollout)
         self._check_behaviour(rollout, behaviour)
-        ensemble = self.evaluator.ensemble
+        ensemble = evaluator.ensemble
         old_values = rollout.samples.old_values
         if ensemble.return_scale is not None:
             first = not bool(ensemble.return_scale.weight > 0)
@@ -135,14 +138,18 @@ class RolloutLearner(RolloutCollector):
 
     def _check_behaviour(self, rollout: Rollout, behaviour: Behaviour) -> None:
         """Before the first update the policy must reproduce what the rollout stored: all ratios are 1."""
-        error = (behaviour.log_prob - rollout.samples.old_log_prob).abs().max().item()
-        self.logger.record("train/behaviour_log_prob_error", error)
-        if not error <= LOG_PROB_TOLERANCE and not self._warned_of_behaviour:
+        log_prob_error = (behaviour.log_prob - rollout.samples.old_log_prob).abs().max()
+        value_error = (behaviour.value - rollout.values).abs().max() / rollout.values.abs().max().clamp(min=1.0)
+        errors = torch.stack([log_prob_error, value_error]).tolist()
+        self.logger.record("train/behaviour_log_prob_error", errors[0])
+        self.logger.record("train/behaviour_value_error", errors[1])
+        if not all(error <= BEHAVIOUR_TOLERANCE for error in errors) and not self._warned_of_behaviour:
             self._warned_of_behaviour = True
             warnings.warn(
-                f"The policy gives the rollout's actions other log-probabilities (by up to {error:.2g}) than when it "
-                "took them, so the first ratios are not 1. A layer that is random in evaluation mode, or a callback "
-                "that changed the policy during the rollout, would do that.",
+                f"The policy gives the rollout's actions log-probabilities that differ by up to {errors[0]:.2g} from "
+                f"those when it took them, and values that differ by up to {errors[1]:.2g} of the largest, so the first "
+                "ratios are not 1. A layer that is random in evaluation mode, or a callback that changed the policy "
+                "during the rollout, would do that.",
                 stacklevel=3,
             )
 

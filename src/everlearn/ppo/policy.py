@@ -105,7 +105,8 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         super().__init__(*args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), **self._critic_arguments}
+        shared = {"share_features_extractor": self.share_features_extractor}  # which SB3 leaves out
+        return {**super()._get_constructor_parameters(), **shared, **self._critic_arguments}
 
     # --- construction ---------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             NonFiniteError: If an environment returns a NaN or an infinity; nothing has been learned from it.
         """
         assert self._last_obs is not None, "No previous observation was provided"
+        self._require_finite(self._last_obs)
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -64,8 +65,8 @@ class RolloutCollector(OnPolicyAlgorithm):
             actions = actions.cpu().numpy()
             clipped_actions = self._within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
-            self._require_finite(new_obs, rewards)
             self.num_timesteps += env.num_envs
+            self._require_finite(new_obs, rewards)
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -107,21 +108,25 @@ class RolloutCollector(OnPolicyAlgorithm):
         for index in np.flatnonzero(dones):
             info = infos[index]
             if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-                self._require_finite(info["terminal_observation"], rewards[index])
+                self._require_finite(info["terminal_observation"], environment=int(index))
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
                 with torch.no_grad():
                     rewards[index] += (self.gamma * self.policy.predict_values(terminal_obs)[0]).item()
 
-    def _require_finite(self, observations: Any, rewards: np.ndarray) -> None:
-        named = observations if isinstance(observations, dict) else {"observation": observations}
-        for name, values in {**named, "reward": rewards}.items():
+    def _require_finite(
+        self, observations: Any, rewards: np.ndarray | float = 0.0, environment: int | None = None
+    ) -> None:
+        """Refuse what is not finite; without ``environment`` the leading axis counts the environments."""
+        keyed = observations.items() if isinstance(observations, dict) else ()
+        parts = [(f"observation '{key}'", values) for key, values in keyed] or [("observation", observations)]
+        for name, values in [*parts, ("reward", rewards)]:
             values = np.asarray(values)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                bad = np.argwhere(~np.isfinite(values))[0]
+                place = tuple(np.argwhere(~np.isfinite(values))[0])
                 raise NonFiniteError(
-                    f"Environment {bad[0] if len(bad) else 0} returned a non-finite {name} "
-                    f"({values[tuple(bad)]}) at env-step {self.num_timesteps} "
-                    f"(step {self.num_timesteps // max(self.n_envs, 1)} of each environment). "
+                    f"Environment {place[0] if environment is None else environment} returned a non-finite {name} "
+                    f"({values[place]}) at env-step {self.num_timesteps} "
+                    f"(step {self.num_timesteps // self.n_envs} of each environment). "
                     "The parameters are unchanged. Look for divisions by zero or a diverging simulation in its step()."
                 )
 

@@ -7,13 +7,15 @@ rules in the same order: backward, variance scaling, clipping, optimizer step, c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.func import functional_call, grad
 
 from everlearn import losses
@@ -194,47 +196,54 @@ class FunctionalStep:
             evaluation = functional_call(self.evaluator, (_prefixed(params), _prefixed(buffers)), inputs)
             return ppo_loss(evaluation, minibatch, numbers, self.evaluator.ensemble)
 
-        grads, stats = grad(loss_of, has_aux=True)(params)
+        with unchecked_distributions():
+            grads, stats = grad(loss_of, has_aux=True)(params)
         active = active & ~(stats["approx_kl"] > 1.5 * coefficients["target_kl"])
-        mutable = [
-            *params.values(),
-            *scaler_state.values(),
-            *(t for state in optimizer_state.values() for t in state.values()),
-        ]
-        before = [tensor.clone() for tensor in mutable]
-        norm = self._descend_(
-            params, grads, optimizer_state, scaler_state, numbers, optimizer_hyper, scaler_hyper, noise
-        )
-        finite = torch.isfinite(norm) & torch.isfinite(stats["loss"])
-        for tensor, old in zip(mutable, before, strict=True):
-            tensor.copy_(torch.where(active & finite, tensor, old))
+        finite = torch.isfinite(stats["loss"])
+        learned = [*params.values(), *(tensor for state in optimizer_state.values() for tensor in state.values())]
+        before = [tensor.clone() for tensor in learned]
+        raw = {name: gradient.clone() for name, gradient in grads.items()}
+        factors = {} if self.scaler is None else self.scaler.factors(scaler_state, scaler_hyper, raw)
+        norm = self._descend_(params, grads, optimizer_state, numbers, optimizer_hyper, noise, factors)
+        moved = active & finite & torch.isfinite(norm)
+        _undo_(learned, before, ~moved)
         if self.scaler is not None:
-            self.scaler.count_skipped_(scaler_state, active & ~finite)
-        return stats | {"skipped": (active & ~finite).float()}, active
+            self.scaler.observe_(scaler_state, scaler_hyper, raw, active & finite)
+        return stats | {"skipped": (active & ~moved).float()}, active
 
     def _descend_(
         self,
         params: Tensors,
         grads: Tensors,
         optimizer_state: States,
-        scaler_state: Tensors,
         coefficients: Coefficients,
         optimizer_hyper: Sequence[Tensors],
-        scaler_hyper: Tensors,
         noise: Tensors,
+        factors: Tensors,
     ) -> Tensor:
-        """Scale, clip, step, commit; returns the norm of the gradients."""
-        factors: Tensors = {}
-        raw = {name: gradient.clone() for name, gradient in grads.items()}
-        if self.scaler is not None:
-            factors = self.scaler.factors(scaler_state, scaler_hyper)
-            if self.optimizer.factor_acts_on == "gradient":
-                grads = {name: gradient * factors[name].to(gradient.dtype) for name, gradient in grads.items()}
+        """Scale, clip and step; returns the norm of the gradients."""
+        if factors and self.optimizer.factor_acts_on == "gradient":
+            grads = {name: gradient * factors[name].to(gradient.dtype) for name, gradient in grads.items()}
         norm = clip_by_global_norm_(list(grads.values()), coefficients.max_grad_norm)
         self.optimizer.step_(params, grads, optimizer_state, optimizer_hyper, noise, factors)
-        if self.scaler is not None:
-            self.scaler.observe_(scaler_state, raw, scaler_hyper)
         return norm
+
+
+@contextmanager
+def unchecked_distributions() -> Iterator[None]:
+    """No checks of arguments inside ``torch.distributions``: they branch on values, which no trace can follow."""
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
+
+
+def _undo_(tensors: Sequence[Tensor], before: Sequence[Tensor], where: Tensor) -> None:
+    """Put every tensor back to what it was where the 0-d ``where`` is true, to the bit."""
+    for tensor, old in zip(tensors, before, strict=True):
+        tensor.copy_(torch.where(where, old, tensor))
 
 
 def _prefixed(tensors: Tensors) -> dict[str, Tensor]:

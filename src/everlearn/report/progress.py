@@ -89,7 +89,7 @@ class Lines(Display):
         console: Where to print.
     """
 
-    _SHARE = 0.05
+    _LINES = 20
     _SHORTEST, _LONGEST = 2.0, 60.0  # seconds between two lines
 
     def __init__(self, console: Console) -> None:
@@ -103,7 +103,7 @@ class Lines(Display):
     def update(self, progress: Progress) -> None:
         """Print a line if it is time for one."""
         waited = progress.seconds - self._last.seconds
-        advanced = progress.fraction - self._last.fraction >= self._SHARE
+        advanced = int(progress.fraction * self._LINES) > int(self._last.fraction * self._LINES)
         if waited < self._SHORTEST or not (advanced or waited >= self._LONGEST):
             return
         self._last = progress
@@ -124,12 +124,11 @@ class LiveBar(Display):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Bar(
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} % "),
             _Words(),
             console=console,
             refresh_per_second=4,
-            expand=True,
         )
         self._task = self._bar.add_task("training", total=1.0, words="", visible=False)
 

@@ -34,13 +34,17 @@ activations.add("leaky_relu", nn.LeakyReLU)
 activations.add("mish", nn.Mish)
 
 
-def resolved(config: RunConfig, venv: VecEnv) -> RunConfig:
+def resolved(config: RunConfig, venv: VecEnv) -> tuple[RunConfig, int]:
     """The configuration with all that it left open decided: policy, rollout, normalisation, seed, our defaults.
 
     Args:
         config: What the user asked for.
         venv: The environments that were built from it.
+
+    Returns:
+        That configuration, and its seed.
     """
+    seed = secrets.randbits(31) if config.seed is None else config.seed
     given, env = config.algorithm, config.env
     defaults = vars(algorithms[given.name].defaults)
     algorithm = {name: value for name, value in defaults.items() if getattr(given, name) is None}
@@ -50,13 +54,11 @@ def resolved(config: RunConfig, venv: VecEnv) -> RunConfig:
         "n_steps": given.n_steps or max(2, _ROLLOUT // env.n_envs),
     }
     normalize = env.normalize.model_copy(update={"enabled": normalises(env, venv)})
-    return config.model_copy(
-        update={
-            "algorithm": given.model_copy(update=algorithm),
-            "env": env.model_copy(update={"normalize": normalize}),
-            "seed": secrets.randbits(31) if config.seed is None else config.seed,
-        }
-    )
+    sections = {
+        "algorithm": given.model_copy(update=algorithm),
+        "env": env.model_copy(update={"normalize": normalize}),
+    }
+    return config.model_copy(update={**sections, "seed": seed}), seed
 
 
 def build_agent(config: RunConfig, venv: VecEnv) -> PPO:
@@ -89,9 +91,16 @@ def _constructor_arguments(config: AlgorithmConfig) -> dict[str, Any]:
     """What is set, in the constructor's own types; what is None is left to the class."""
     arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
-        if isinstance(arguments.get(name), str):
-            arguments[name] = LinearSchedule(start=linear_start(arguments[name]), end=0.0, end_fraction=1.0)
+        if name in arguments:
+            arguments[name] = _schedule(arguments[name])
     return arguments | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
+
+
+def _schedule(value: float | str) -> float | LinearSchedule:
+    """``lin_x`` as SB3's linear schedule from x to 0; a number as it is."""
+    if isinstance(value, str):
+        return LinearSchedule(start=linear_start(value), end=0.0, end_fraction=1.0)
+    return value
 
 
 def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:

@@ -1,23 +1,56 @@
-"""Playing episodes with a saved agent."""
+"""Playing episodes: with an agent in memory, with one that was saved, or with any policy."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import AlgorithmConfig, RunConfig, load
-from everlearn.core.errors import ConfigError
+from everlearn.core.errors import ConfigError, StateError
 from everlearn.environments.build import evaluation_environment
-from everlearn.environments.evaluation import Evaluation, evaluate
+from everlearn.environments.evaluation import Act, Evaluation, evaluate
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.train.building import algorithms
 from everlearn.train.directory import RunDirectory
-from everlearn.train.running import policy_of
 
-_ENVIRONMENTS = 8
+_ENVIRONMENTS = 8  # side by side
+
+
+def play(
+    env: EnvConfig,
+    policy: Callable[[VecEnv], Act],
+    episodes: int,
+    *,
+    seed: int,
+    normaliser_state: Mapping[str, Any] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Episodes in fresh environments; None if none are asked for, or ``stopped`` before the first.
+
+    Args:
+        env: The environments.
+        policy: Makes the policy for the environments that were built.
+        episodes: How many.
+        seed: Seeds the environments.
+        normaliser_state: The training normaliser's statistics, if it had one.
+        stopped: Asked at every step; True ends the episodes early.
+    """
+    if not episodes or stopped():
+        return None
+    n_envs = min(episodes, _ENVIRONMENTS)
+    with closing(evaluation_environment(env, n_envs, seed, normaliser_state)) as venv:
+        return evaluate(policy(venv), venv, episodes, stopped=stopped)
+
+
+def policy_of(agent: PPO, *, deterministic: bool = True) -> Act:
+    """The agent's policy as a function from observations to actions."""
+    return lambda observations: agent.predict(observations, deterministic=deterministic)[0]
 
 
 def evaluate_saved(
@@ -26,14 +59,14 @@ def evaluate_saved(
     episodes: int = 10,
     deterministic: bool = True,
     env_id: str | None = None,
-    seed: int | None = None,
+    seed: int = 0,
     device: str = "cpu",
 ) -> tuple[str, Evaluation]:
     """Run episodes with the agent of a run, or of a model file.
 
     Args:
-        path: A run's directory, or a model file; beside it the run's ``config.yaml`` names the environment.
-        episodes: How many.
+        path: A run's directory, or a model file; the ``config.yaml`` beside it names the environment.
+        episodes: How many, at least one.
         deterministic: Take the most likely action instead of sampling.
         env_id: Another environment than the run's.
         seed: Seeds environments and sampling.
@@ -44,19 +77,27 @@ def evaluate_saved(
 
     Raises:
         ConfigError: If there is no model, or the environment is unknown or has other spaces.
+        StateError: If the file is no model.
     """
     directory = RunDirectory(path) if path.is_dir() else RunDirectory(path.parent)
     model = directory.model if path.is_dir() else path
-    if not model.is_file():
-        raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.")
+    _check_model_file(model)
     config = load(directory.config) if directory.config.is_file() else None
     env = _environment(model, config, env_id)
     algorithm = AlgorithmConfig() if config is None else config.algorithm
     agent = algorithms[algorithm.name].load(model, device=device)
+    _check_spaces(agent, env)
     agent.set_random_seed(seed)
-    with closing(evaluation_environment(env, min(episodes, _ENVIRONMENTS), seed, agent.normaliser_state)) as venv:
-        _check_spaces(agent, venv, env.id)
-        return env.id, evaluate(policy_of(agent, deterministic=deterministic), venv, episodes)
+    policy = policy_of(agent, deterministic=deterministic)
+    played = play(env, lambda _: policy, episodes, seed=seed, normaliser_state=agent.normaliser_state)
+    return env.id, played or Evaluation([], [])
+
+
+def _check_model_file(model: Path) -> None:
+    if not model.is_file():
+        raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.")
+    if not zipfile.is_zipfile(model):
+        raise StateError(f"{model}: this is no model file, or it is damaged. Name a file that a run has saved.")
 
 
 def _environment(model: Path, config: RunConfig | None, env_id: str | None) -> EnvConfig:
@@ -67,13 +108,13 @@ def _environment(model: Path, config: RunConfig | None, env_id: str | None) -> E
     return EnvConfig(id=env_id)
 
 
-def _check_spaces(agent: PPO, venv: VecEnv, env_id: str) -> None:
-    for kind, trained, found in (
-        ("observations", agent.observation_space, venv.observation_space),
-        ("actions", agent.action_space, venv.action_space),
-    ):
-        if trained != found:
+def _check_spaces(agent: PPO, env: EnvConfig) -> None:
+    with closing(evaluation_environment(env, 1, seed=0)) as venv:
+        found = {"observations": venv.observation_space, "actions": venv.action_space}
+    trained = {"observations": agent.observation_space, "actions": agent.action_space}
+    for kind, space in trained.items():
+        if found[kind] != space:
             raise ConfigError(
-                f"--env: the agent was trained with {kind} of {trained}; '{env_id}' has {found}. "
+                f"--env: the agent was trained with {kind} of {space}; '{env.id}' has {found[kind]}. "
                 "Evaluate it in an environment with the same spaces."
             )

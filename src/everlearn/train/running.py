@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump
-from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
-from everlearn.environments.evaluation import Act, Evaluation, evaluate, random_policy
+from everlearn.environments.build import reward_threshold, training_environment
+from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.algorithm import PPO
 from everlearn.report import Display, Silent, Summary, draw_learning_curve
 from everlearn.train.building import build_agent, resolved, thread_count
 from everlearn.train.directory import RunDirectory, claim, claim_next
+from everlearn.train.evaluating import play, policy_of
 from everlearn.train.interruption import Interruption
 from everlearn.train.recording import Episode, EpisodeRecorder, ProgressReporter, Stopper, metric_logger
 
@@ -71,22 +70,24 @@ def train(
     """
     display = display or Silent()
     venv = training_environment(config.env, config.algorithm.gamma)
-    config = resolved(config, venv)
+    config, seed = resolved(config, venv)
     agent = build_agent(config, venv)
     directory = _claimed(config, out, overwrite=overwrite)
     directory.config.write_text(dump(config), encoding="utf-8")
     display.announce(_headline(config, agent, directory))
     with Interruption() as interruption, _threads(thread_count(config, agent)):
-        play = partial(_play, config, stopped=interruption.requested)
-        baseline = play(config.logging.baseline_episodes, lambda fresh: random_policy(fresh, config.seed))
+        play_on = partial(play, config.env, seed=seed + _EVALUATION_SEED, stopped=interruption.requested)
+        baseline = play_on(lambda fresh: random_policy(fresh, seed), config.logging.baseline_episodes)
         learning = _learn(agent, config, directory, display, interruption.requested)
         statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
-        evaluation = play(config.logging.evaluation_episodes, lambda _: policy_of(agent), statistics)
+        evaluation = play_on(
+            lambda _: policy_of(agent), config.logging.evaluation_episodes, normaliser_state=statistics
+        )
     summary = Summary(
         directory=directory.path,
         environment=config.env.id,
         algorithm=config.algorithm.name,
-        seed=agent.seed,
+        seed=seed,
         steps=learning.steps,
         seconds=learning.seconds,
         returns=[episode.ret for episode in learning.episodes],
@@ -99,11 +100,6 @@ def train(
     return Run(directory, agent, summary)
 
 
-def policy_of(agent: PPO, *, deterministic: bool = True) -> Act:
-    """The agent's policy as a function from observations to actions."""
-    return lambda observations: agent.predict(observations, deterministic=deterministic)[0]
-
-
 def _claimed(config: RunConfig, out: Path | None, *, overwrite: bool) -> RunDirectory:
     if out is not None:
         return claim(out, overwrite=overwrite)
@@ -111,10 +107,10 @@ def _claimed(config: RunConfig, out: Path | None, *, overwrite: bool) -> RunDire
 
 
 def _headline(config: RunConfig, agent: PPO, directory: RunDirectory) -> str:
-    normalised = " normalised" if config.env.normalize.enabled else ""
+    normalised = "normalised, " if config.env.normalize.enabled else ""
     return (
-        f"{config.algorithm.name} on {config.env.n_envs}{normalised} {config.env.id}, seed {config.seed}, "
-        f"on {agent.device}, writing to {directory.path}"
+        f"Training {config.algorithm.name} on {config.env.id} ({config.env.n_envs} environments, {normalised}"
+        f"seed {config.seed}, {agent.device}) in {directory.path}"
     )
 
 
@@ -124,7 +120,7 @@ def _learn(
     """Train, and save the agent whatever ends the training."""
     logger = metric_logger(directory, tensorboard=config.logging.tensorboard)
     agent.set_logger(logger)
-    with directory.episodes.open("w", encoding="utf-8", newline="") as file:
+    with directory.episodes.open("w", buffering=1, encoding="utf-8", newline="") as file:
         recorder = EpisodeRecorder(file)
         reporter = ProgressReporter(display, recorder, config.total_timesteps, config.algorithm.stats_window_size)
         try:
@@ -135,22 +131,6 @@ def _learn(
             agent.set_logger(Logger(None, []))
             agent.save(directory.model)
     return _Learning(agent.num_timesteps, reporter.seconds, recorder.episodes)
-
-
-def _play(
-    config: RunConfig,
-    episodes: int,
-    policy: Callable[[VecEnv], Act],
-    normaliser_state: Mapping[str, Any] | None = None,
-    *,
-    stopped: Callable[[], bool],
-) -> Evaluation | None:
-    """Episodes in fresh environments; None if none are wanted any more."""
-    if not episodes or stopped():
-        return None
-    n_envs, seed = min(episodes, config.env.n_envs), (config.seed or 0) + _EVALUATION_SEED
-    with closing(evaluation_environment(config.env, n_envs, seed, normaliser_state)) as fresh:
-        return evaluate(policy(fresh), fresh, episodes, stopped=stopped)
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""Microseconds of an optimizer step, beside torch's AdamW and the cost of random numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Announce, Comparison, Target, interleave
+from benchmarks.plots import draw_comparison, panels
+from benchmarks.results import Report
+from benchmarks.tables import comparison_table, target_table
+from everlearn.optim.adaptive_upgd import AdaptiveUPGD
+from everlearn.optim.upgd import UPGD
+
+Shape = tuple[int, ...]
+OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+FOREACH, FUSED, RANDN = "AdamW foreach", "AdamW fused", "randn"
+PEER = f"{FOREACH} + {RANDN}"
+_LR, _DECAY = 3e-4, 1e-3
+TORCH_OPTIMIZERS: dict[str, OptimizerMaker] = {
+    FOREACH: partial(torch.optim.AdamW, lr=_LR, weight_decay=_DECAY, foreach=True),
+    FUSED: partial(torch.optim.AdamW, lr=_LR, weight_decay=_DECAY, fused=True),
+    "AdamW for-loop": partial(torch.optim.AdamW, lr=_LR, weight_decay=_DECAY, foreach=False),
+}
+OWN_OPTIMIZERS: dict[str, OptimizerMaker] = {
+    "AdaptiveUPGD": partial(AdaptiveUPGD, lr=_LR, weight_decay=_DECAY, seed=0),
+    "AdaptiveUPGD, adaptive noise": partial(
+        AdaptiveUPGD, lr=_LR, weight_decay=_DECAY, seed=0, adaptive_noise=True
+    ),
+    "AdaptiveUPGD, noise table": partial(AdaptiveUPGD, lr=_LR, weight_decay=_DECAY, seed=0, noise="table"),
+    "AdaptiveUPGD, no noise": partial(AdaptiveUPGD, lr=_LR, weight_decay=_DECAY, seed=0, sigma=0.0),
+    "UPGD": partial(UPGD, lr=_LR, weight_decay=_DECAY, seed=0),
+}
+METHOD = (
+    "Microseconds of one `step()` with gradients that are set once, timed in batches. The peer is torch's AdamW with "
+    "`foreach=True` plus what drawing one normal number per parameter costs, since UPGD is a step of that kind with "
+    "noise. State counts the tensors of `optimizer.state`, in bytes per parameter; it is what a checkpoint holds."
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The tensors of a network.
+
+    Attributes:
+        title: What it is like.
+        shapes: Of its parameters.
+        steps: Optimizer steps per sample, so that a sample takes some hundredths of a second.
+        aim: For the noise table beside fused AdamW; None for none.
+    """
+
+    title: str
+    shapes: Sequence[Shape]
+    steps: int
+    aim: float | None = None
+
+    @property
+    def numel(self) -> int:
+        """Number of parameters."""
+        return sum(map(math.prod, self.shapes))
+
+    @property
+    def targets(self) -> list[Target]:
+        """What everlearn's optimizers should reach."""
+        noisy = ("AdaptiveUPGD", "AdaptiveUPGD, adaptive noise", "UPGD")
+        targets = [Target("P4", name, PEER, must=1.5) for name in noisy]
+        return targets + [Target("P4", "AdaptiveUPGD, noise table", FUSED, aim=self.aim)] * (self.aim is not None)
+
+
+def layers(*sizes: int) -> list[Shape]:
+    """Weights and biases of an MLP with these layer sizes."""
+    return [shape for size, width in zip(sizes, sizes[1:], strict=False) for shape in ((width, size), (width,))]
+
+
+NETWORKS = (
+    Network("11 k parameters, HalfCheetah's policy", [(6,), *layers(17, 64, 64, 6), *layers(17, 64, 64, 1)], 200),
+    Network("470 k", [(17,), *layers(376, 256, 256, 17), *layers(376, 256, 256, 1)], 20),
+    Network("10 M parameters, ten layers of 1000", layers(*[1000] * 11), 3, aim=4.0),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        networks: How many of the networks, the smallest first.
+        repetitions: Samples of each contestant, after one to warm up.
+    """
+
+    networks: int = len(NETWORKS)
+    repetitions: int = 15
+
+
+SHORT = Settings(networks=1, repetitions=2)
+
+
+def run(settings: Settings, announce: Announce) -> Report:
+    """Measure all optimizers on the networks."""
+    comparisons = [_compare(network, settings.repetitions, announce) for network in NETWORKS[: settings.networks]]
+    figure, axes = panels("One optimizer step", len(comparisons), 1, row_height=4.0)
+    for row, comparison in zip(axes, comparisons, strict=True):
+        draw_comparison(row[0], comparison)
+    return Report(
+        name="optimizers",
+        title="Optimizer step",
+        method=METHOD,
+        settings=asdict(settings),
+        data=[comparison.as_dict() for comparison in comparisons],
+        tables=[*map(comparison_table, comparisons), target_table(comparisons)],
+        figure=figure,
+    )
+
+
+def _compare(network: Network, repetitions: int, announce: Announce) -> Comparison:
+    optimizers = {
+        name: make(parameters_with_gradients(network.shapes))
+        for name, make in (TORCH_OPTIMIZERS | OWN_OPTIMIZERS).items()
+    }
+    steps: dict[str, Callable[[], object]] = {name: optimizer.step for name, optimizer in optimizers.items()}
+    steps[RANDN] = partial(torch.randn, network.numel, generator=torch.Generator())
+    contestants = {name: partial(microseconds, step, network.steps) for name, step in steps.items()}
+    samples = interleave(contestants, repetitions, lambda what: announce(f"{network.title}: {what}"))
+    samples[PEER] = [step + noise for step, noise in zip(samples[FOREACH], samples[RANDN], strict=True)]
+    references = [*TORCH_OPTIMIZERS, RANDN, PEER]
+    return Comparison(
+        title=network.title,
+        unit="microseconds",
+        samples={name: samples[name] for name in [*references, *OWN_OPTIMIZERS]},
+        peer=PEER,
+        more_is_better=False,
+        targets=network.targets,
+        references=references,
+        details={"state, bytes/parameter": {name: state_bytes(optimizer) for name, optimizer in optimizers.items()}},
+    )
+
+
+def parameters_with_gradients(shapes: Sequence[Shape]) -> list[Tensor]:
+    """Parameters and gradients from a normal distribution, the same for every contestant."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return parameters
+
+
+def microseconds(step: Callable[[], object], times: int) -> float:
+    """Mean duration of ``times`` steps in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        step()
+    return 1e6 * (time.perf_counter() - start) / times
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> float:
+    """Bytes of the tensors in the optimizer's state, per parameter."""
+    values = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    numel = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
+    return sum(value.numel() * value.element_size() for value in values) / numel

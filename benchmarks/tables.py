@@ -1,0 +1,84 @@
+"""Tables of results, for the terminal and for the results page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import rich.box
+import rich.table
+from rich.text import Text
+
+from benchmarks.measure import Comparison, Target
+from everlearn.report.wording import number
+
+NOTHING = "-"
+REACHED, MISSED = "reached", "missed"
+_STYLES = {REACHED: "green", MISSED: "red"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row, the others are figures."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """The table as Markdown, under its title."""
+        rule = ["---", *("---:" for _ in self.columns[1:])]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.columns, rule, *self.rows)]
+        return "\n".join([f"### {self.title}", "", *lines])
+
+    def rich(self) -> rich.table.Table:
+        """The table for a terminal, with verdicts in colour."""
+        table = rich.table.Table(title=self.title, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD)
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell.rpartition(" ")[2], "")) for cell in row))
+        return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """A row per contestant: median, lowest and highest sample, ratio to the peer, and the further columns."""
+    columns = ["contestant", comparison.unit, "lowest", "highest", f"ratio to {comparison.peer}", *comparison.details]
+    rows = []
+    for name, samples in comparison.samples.items():
+        figures = [comparison.median(name), min(samples), max(samples), comparison.ratio(name)]
+        details = [column.get(name) for column in comparison.details.values()]
+        rows.append([name, *(NOTHING if figure is None else number(figure) for figure in [*figures, *details])])
+    return Table(comparison.title, columns, rows)
+
+
+def target_table(comparisons: Sequence[Comparison]) -> Table:
+    """A row per target: the ratio that was reached beside the ones that must and should be."""
+    rows = []
+    for comparison in comparisons:
+        for target in comparison.targets:
+            ratio = comparison.ratio(target.contestant, target.peer)
+            bounds = (_bound(comparison, ratio, bound) for bound in (target.must, target.aim))
+            rows.append([_subject(comparison, target), number(ratio), *bounds])
+    return Table("Targets", ["target", "ratio", "must", "aim"], rows)
+
+
+def interval(low: float, high: float) -> str:
+    """``-180.3 to -150.0``, both with as many decimals."""
+    return f"{number(low, beside=high)} to {number(high, beside=low)}"
+
+
+def pairs(title: str, columns: tuple[str, str], values: dict[str, str]) -> Table:
+    """A table of names and values."""
+    return Table(title, columns, [list(item) for item in values.items()])
+
+
+def _subject(comparison: Comparison, target: Target) -> str:
+    return f"{target.label}, {comparison.title}: {target.contestant} to {target.peer}"
+
+
+def _bound(comparison: Comparison, ratio: float, bound: float | None) -> str:
+    if bound is None:
+        return NOTHING
+    verdict = REACHED if comparison.reaches(ratio, bound) else MISSED
+    return f"{'at least' if comparison.more_is_better else 'at most'} {bound:g}: {verdict}"

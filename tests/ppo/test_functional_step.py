@@ -1,0 +1,193 @@
+"""The whole update as a function of tensors: what a trace of it does, the eager runner does."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from everlearn import PPO
+from everlearn.core.errors import ArgumentError
+from everlearn.optim.functional import functional
+from everlearn.ppo import update
+from everlearn.ppo.update import Coefficients, Minibatch
+from tests.ppo.updates import (
+    TensorsOf,
+    assert_close_at_scale,
+    assert_identical,
+    coefficients_of,
+    learned,
+    minibatch_for,
+    model_of,
+    runner_of,
+)
+
+TWO_HOT = {"kind": "categorical", "n_atoms": 11}
+HL_GAUSS = {"kind": "categorical", "n_atoms": 11, "target": "hl_gauss"}
+LOUD = {"lr": 1e-2, "sigma": 0.5}  # so that gate, factors and noise move parameters by more than the tolerance
+FAST = {"lr": 1e-2}
+
+CASES: dict[str, dict[str, Any]] = {
+    "discrete, quantile, adaptive_upgd": {"optimizer_kwargs": LOUD},
+    "continuous, two_hot, upgd": {
+        "place": "pendulum",
+        "value_head": TWO_HOT,
+        "optimizer_class": "upgd",
+        "optimizer_kwargs": {**LOUD, "lr": 1.0, "adaptive_noise": True},
+    },
+    "continuous, hl_gauss, upgdw": {
+        "place": "pendulum",
+        "value_head": HL_GAUSS,
+        "n_critics": 1,
+        "optimizer_class": "upgdw",
+        "optimizer_kwargs": LOUD,
+        "variance_gradient_scaling": False,
+        "clip_range_vf": 0.1,
+    },
+    "gSDE, scalar, adam": {
+        "place": "pendulum",
+        "use_sde": True,
+        "value_head": "scalar",
+        "n_critics": 1,
+        "optimizer_class": "adam",
+        "optimizer_kwargs": FAST,
+    },
+    "squashed gSDE, scalar, adamw": {
+        "place": "pendulum",
+        "use_sde": True,
+        "policy_kwargs": {"squash_output": True},
+        "value_head": "scalar",
+        "optimizer_class": "adamw",
+        "optimizer_kwargs": {**FAST, "weight_decay": 0.1},
+        "clip_range_vf": 0.1,
+    },
+    "images, scalar, sgd": {
+        "place": "images",
+        "policy": "CnnPolicy",
+        "value_head": "scalar",
+        "n_critics": 1,
+        "optimizer_class": "sgd",
+        "optimizer_kwargs": {"lr": 1.0},
+    },
+    "dictionaries, quantile, adaptive_upgd": {
+        "place": "dictionaries",
+        "policy": "MultiInputPolicy",
+        "n_critics": 1,
+        "policy_kwargs": {"net_arch": [8]},
+        "optimizer_kwargs": {**LOUD, "scope": "row"},
+        "vgs_kwargs": {"scope": "global"},
+    },
+    "several numbers, quantile, adaptive_upgd": {
+        "place": "scripted, several numbers",
+        "optimizer_kwargs": {**LOUD, "scope": "tensor", "adaptive_noise": True},
+        "normalize_advantage": False,
+    },
+    "switches, scalar, upgd": {
+        "place": "scripted, switches",
+        "value_head": "scalar",
+        "n_critics": 1,
+        "clip_range_vf": 0.1,
+        "optimizer_class": "upgd",
+        "optimizer_kwargs": {**LOUD, "lr": 1.0, "preset": "official", "protect": False},
+        "vgs_kwargs": {"mode": "relative", "scope": "tensor"},
+        "vgs_alpha": 1.0,
+    },
+    "a user's policy, scalar, adam": {
+        "algorithm": PPO,
+        "policy": ActorCriticPolicy,
+        "policy_kwargs": {"net_arch": [8]},
+        "optimizer_kwargs": FAST,
+    },
+}
+
+
+def case_model(case: str) -> PPO:
+    return model_of(**{"vgs_warmup_steps": 2, "vgs_alpha": 0.3, **CASES[case]})
+
+
+def numbers_of(model: PPO) -> Coefficients:
+    clip_range_vf = None if model.clip_range_vf is None else model.clip_range_vf(1.0)
+    return coefficients_of(clip_range_vf=clip_range_vf, normalize_advantage=model.normalize_advantage)
+
+
+class Traced(NamedTuple):
+    """The graph of a case, and the seed-equal models that it and the eager runner work on."""
+
+    graph: GraphModule
+    tensors: TensorsOf
+    eager: PPO
+
+    def update(self, minibatch: Minibatch, coefficients: Coefficients, active: bool = True) -> Any:
+        noise = TensorsOf(self.eager).next_noise()
+        return self.graph(*self.tensors.inputs(minibatch, coefficients, noise, active))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def traced(request: pytest.FixtureRequest) -> Traced:
+    """Traced on other parameters and other data than those it is run on."""
+    shadow = TensorsOf(case_model(request.param))
+    numbers = numbers_of(shadow.model)
+    graph = make_fx(shadow.step)(*shadow.inputs(minibatch_for(shadow.model, 99), numbers, shadow.next_noise()))
+    return Traced(graph, TensorsOf(case_model(request.param)), case_model(request.param))
+
+
+def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> None:
+    numbers, runner, before = numbers_of(traced.eager), runner_of(traced.eager), learned(traced.eager)
+    for seed in range(5):
+        minibatch = minibatch_for(traced.eager, seed)
+        stats, active = traced.update(minibatch, numbers)
+        expected, outcome = runner.update(minibatch, numbers)
+        assert (outcome, active.item(), stats.pop("skipped").item()) == ("moved", True, 0.0)
+        assert stats.keys() == expected.keys()
+        torch.testing.assert_close(stats, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
+    assert_close_at_scale(learned(traced.tensors.model), learned(traced.eager))
+    moved = learned(traced.eager)["parameters"]
+    assert all(not torch.equal(tensor, before["parameters"][name]) for name, tensor in moved.items())
+    if traced.eager.variance_gradient_scaler is not None:
+        assert traced.eager.variance_gradient_scaler.get_scaling_factor() != 1.0, "variance scaling took part"
+
+
+def test_an_inactive_update_changes_no_bit(traced: Traced) -> None:
+    before = learned(traced.tensors.model)
+    stats, active = traced.update(minibatch_for(traced.eager, 6), numbers_of(traced.eager), active=False)
+    assert not active.item()
+    assert stats["skipped"] == 0
+    assert_identical(learned(traced.tensors.model), before)
+
+
+def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(traced: Traced) -> None:
+    before = learned(traced.tensors.model)
+    minibatch = minibatch_for(traced.eager, 7)
+    numbers = numbers_of(traced.eager)
+    stats, active = traced.update(minibatch, coefficients_of(**{**vars(numbers), "target_kl": 1e-6}))
+    assert not active.item()
+    assert stats["skipped"] == 0
+    assert_identical(learned(traced.tensors.model), before)
+
+
+def with_nan_loss(minibatch: Minibatch) -> Minibatch:
+    return minibatch._replace(returns=torch.full_like(minibatch.returns, torch.nan))
+
+
+def with_nan_gradient(minibatch: Minibatch) -> Minibatch:
+    """An infinite ratio with an advantage above the mean: its clipped loss is finite, its gradient 0 * infinity."""
+    best = minibatch.advantages.abs().argmax()
+    advantages, old_log_prob = minibatch.advantages.clone(), minibatch.old_log_prob.clone()
+    advantages[best] = advantages[best].abs()
+    old_log_prob[best] -= 1000.0
+    return minibatch._replace(advantages=advantages, old_log_prob=old_log_prob)
+
+
+@pytest.mark.parametrize("spoil", [with_nan_loss, with_nan_gradient])
+def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Traced, spoil: Any) -> None:
+    before, scaler = learned(traced.tensors.model), traced.tensors.model.variance_gradient_scaler
+    counted = 0 if scaler is None else scaler.skipped_steps
+    stats, active = traced.update(spoil(minibatch_for(traced.eager, 8)), numbers_of(traced.eager))
+    assert (stats["skipped"].item(), active.item()) == (1.0, True)
+    assert_identical(learned(traced.tensors.model), before)
+    if scaler is not None:
+        assert scaler.skipped_steps - counted == (spoil is with_nan_gradient), "a gradient, not a loss, was refused"
