@@ -42,6 +42,11 @@ def paired_ratios(own: Sequence[float], peer: Sequence[float]) -> list[float]:
     return [ours / theirs for ours, theirs in zip(own, peer, strict=True)]
 
 
+def reaches(value: float, bound: float, *, more_is_better: bool) -> bool:
+    """Whether a value is as good as a bound, or better."""
+    return value >= bound if more_is_better else value <= bound
+
+
 @dataclass(frozen=True)
 class Target:
     """The ratio to a peer that a contestant should reach.
@@ -93,10 +98,6 @@ class Comparison:
         """Median over the repetitions of the ratio to the peer in the same repetition."""
         return median(paired_ratios(self.samples[contestant], self.samples[peer or self.peer]))
 
-    def reaches(self, ratio: float, bound: float) -> bool:
-        """Whether a ratio is as good as a bound, or better."""
-        return ratio >= bound if self.more_is_better else ratio <= bound
-
     def as_dict(self) -> dict[str, Any]:
         """All samples and what was computed from them, for a machine."""
         return {
@@ -119,5 +120,8 @@ class Comparison:
     def _verdicts(self, target: Target) -> dict[str, float | bool | None]:
         ratio = self.ratio(target.contestant, target.peer)
         bounds = {"must_reached": target.must, "aim_reached": target.aim}
-        verdicts = {name: None if bound is None else self.reaches(ratio, bound) for name, bound in bounds.items()}
+        verdicts = {
+            name: None if bound is None else reaches(ratio, bound, more_is_better=self.more_is_better)
+            for name, bound in bounds.items()
+        }
         return {"ratio": ratio, **verdicts}

@@ -49,19 +49,21 @@ def save(report: Report, directory: Path, machine: dict[str, str], *, short: boo
         "data": report.data,
         "tables": [vars(table) for table in report.tables],
     }
-    (directory / f"{report.name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    (directory / f"{report.name}.json").write_text(
+        json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     report.figure.savefig(directory / f"{report.name}.png")
 
 
 def write_page(directory: Path) -> None:
     """Write ``README.md`` about all benchmarks whose JSON is in the directory, from this run or an earlier one."""
-    contents = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"), reverse=True)]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"), reverse=True)]
     introduction = (
         "# Benchmarks\n\n"
         "Written by `make bench`. Speeds and times differ between machines and hours; the ratios, taken between "
         "contestants that took turns in one run, are what to compare."
     )
-    (directory / "README.md").write_text("\n\n".join([introduction, *map(_section, contents)]) + "\n")
+    (directory / "README.md").write_text("\n\n".join([introduction, *map(_section, contents)]) + "\n", encoding="utf-8")
 
 
 def _section(content: dict[str, Any]) -> str:

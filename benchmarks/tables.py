@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import rich.box
 import rich.table
 from rich.text import Text
 
-from benchmarks.measure import Comparison, Target
+from benchmarks.measure import Comparison, reaches
 from everlearn.report.wording import number
 
 NOTHING = "-"
@@ -58,27 +58,28 @@ def target_table(comparisons: Sequence[Comparison]) -> Table:
     for comparison in comparisons:
         for target in comparison.targets:
             ratio = comparison.ratio(target.contestant, target.peer)
-            bounds = (_bound(comparison, ratio, bound) for bound in (target.must, target.aim))
-            rows.append([_subject(comparison, target), number(ratio), *bounds])
+            subject = f"{target.label} {comparison.title}: {target.contestant} to {target.peer}"
+            bounds = (
+                bound_cell(ratio, bound, more_is_better=comparison.more_is_better)
+                for bound in (target.must, target.aim)
+            )
+            rows.append([subject, number(ratio), *bounds])
     return Table("Targets", ["target", "ratio", "must", "aim"], rows)
 
 
-def interval(low: float, high: float) -> str:
-    """``-180.3 to -150.0``, both with as many decimals."""
-    return f"{number(low, beside=high)} to {number(high, beside=low)}"
-
-
-def pairs(title: str, columns: tuple[str, str], values: dict[str, str]) -> Table:
+def pairs(title: str, columns: tuple[str, str], values: Mapping[str, str]) -> Table:
     """A table of names and values."""
     return Table(title, columns, [list(item) for item in values.items()])
 
 
-def _subject(comparison: Comparison, target: Target) -> str:
-    return f"{target.label}, {comparison.title}: {target.contestant} to {target.peer}"
+def range_cell(low: float, high: float) -> str:
+    """``-180.3 to -150.0``, both with as many decimals."""
+    return f"{number(low, beside=high)} to {number(high, beside=low)}"
 
 
-def _bound(comparison: Comparison, ratio: float, bound: float | None) -> str:
+def bound_cell(value: float, bound: float | None, *, more_is_better: bool) -> str:
+    """``≥ 0.9 reached``; a dash where there is no bound."""
     if bound is None:
         return NOTHING
-    verdict = REACHED if comparison.reaches(ratio, bound) else MISSED
-    return f"{'at least' if comparison.more_is_better else 'at most'} {bound:g}: {verdict}"
+    verdict = REACHED if reaches(value, bound, more_is_better=more_is_better) else MISSED
+    return f"{'≥' if more_is_better else '≤'} {bound:g} {verdict}"

@@ -35,10 +35,11 @@ TARGETS = {
     ),
 }
 METHOD = (
-    "Environment steps per second from end to end: a repetition is one iteration of `learn()`, collecting a rollout and "
-    "updating on it, by a model that has done one before. All contestants have SB3's default settings, the same seed "
-    "and environments of their own that are built alike; those of DistributionalPPO that are its own are on as they "
-    "come. Everything runs eagerly. The second row of pictures says where the time goes."
+    "Environment steps per second from end to end: a repetition is one iteration of `learn()`, collecting a rollout "
+    "and learning from it, by a model that has done one before. All contestants have SB3's default settings, the same "
+    "seed, and environments of their own that are built alike; DistributionalPPO has all that is its own on, as it "
+    "comes. Everything runs eagerly; the aims are for compiled updates. The second row of pictures shows where the "
+    "time goes."
 )
 
 
@@ -105,7 +106,7 @@ def run(settings: Settings, announce: Announce) -> Report:
     """Measure all algorithms on all environments."""
     iterations = {env_id: _measure(env_id, settings, announce) for env_id in TARGETS}
     comparisons = [_comparison(env_id, measured, settings) for env_id, measured in iterations.items()]
-    figure, axes = panels("Throughput of one agent", 2, len(comparisons), row_height=2.6)
+    figure, axes = panels("Throughput of one agent", 2, len(comparisons), size=(6.5, 2.6))
     for column, (env_id, comparison) in enumerate(zip(iterations, comparisons, strict=True)):
         draw_comparison(axes[0][column], comparison)
         draw_parts(axes[1][column], "where the time goes", "seconds per iteration", _profile(iterations[env_id]))

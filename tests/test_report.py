@@ -29,7 +29,7 @@ SUMMARY = Summary(
     seed=7,
     steps=200_000,
     seconds=100.0,
-    returns=[-250.0, -150.0, -100.0, 0.0, 0.0, 500.0, 1000.0, 1000.0, 1500.0, 2000.0],
+    returns=[-100.0] * 10 + [500.0] * 5 + [1500.0] * 5,
     evaluation=Evaluation([1800.0, 2000.0], [1000, 1000]),
     baseline=Evaluation([-300.0, -260.0], [1000, 1000]),
     reward_threshold=None,
@@ -77,7 +77,7 @@ def test_a_rolling_mean_starts_with_what_there_is() -> None:
 
 
 def test_the_window_is_a_twentieth_within_limits() -> None:
-    assert [smoothing_window(episodes) for episodes in (1, 100, 400, 5000)] == [5, 5, 20, 100]
+    assert [smoothing_window(episodes) for episodes in (1, 100, 400, 5000)] == [10, 10, 20, 100]
 
 
 def test_speed_and_remaining_time_follow_from_the_steps() -> None:
@@ -136,7 +136,7 @@ def test_quiet_shows_nothing() -> None:
 
 def test_first_and_best_returns_are_means_of_as_many_episodes() -> None:
     assert SUMMARY.first_return == -100.0
-    assert SUMMARY.best_return == 1200.0
+    assert SUMMARY.best_return == 1000.0
     short = replace(SUMMARY, returns=[1.0, 3.0])
     assert (short.first_return, short.best_return) == (2.0, 2.0)
     nothing = replace(SUMMARY, returns=[])
@@ -168,8 +168,8 @@ def test_the_summary_shows_figures_verdict_and_files_without_breaking_lines() ->
         "DistributionalPPO on HalfCheetah-v5: 200,000 steps in 1 min 40 s (2,000 steps/s), seed 7\n",
         "  trained policy  1,900 ± 100     over 2 deterministic episodes\n",
         "  random policy   -280.0 ± 20.0   over 2 episodes\n",
-        "  at the start    -100.0          mean of the first 5 episodes\n",
-        "  at the best     1,200           best mean of 5 episodes in a row\n",
+        "  at the start    -100.0          mean of the first 10 episodes\n",
+        "  at the best     1,000           best mean of 10 episodes in a row\n",
         "\nLearned: the policy is clearly better than a random one.\n",
         "  model.zip           the agent: everlearn evaluate runs/demo\n",
         "everlearn train runs/demo/config.yaml repeats the run\n",
@@ -188,7 +188,7 @@ def test_the_summary_is_strict_json() -> None:
     for summary in (SUMMARY, replace(SUMMARY, returns=[], evaluation=None, stopped_by=SIGINT)):
         assert json.loads(json.dumps(summary.as_dict(), allow_nan=False)) == summary.as_dict()
     assert SUMMARY.as_dict()["evaluation"]["mean"] == 1900.0
-    assert SUMMARY.as_dict()["episodes"] == 10
+    assert SUMMARY.as_dict()["episodes"] == 20
 
 
 def test_an_evaluation_is_printed_in_one_line_or_with_each_episode() -> None:
@@ -228,7 +228,7 @@ MEAN_LINE, TRAINED_POINT = (0x1F, 0x4E, 0x8C), (0xD1, 0x49, 0x5B)
 
 def test_the_learning_curve_shows_training_and_the_final_evaluation(tmp_path: Path) -> None:
     path = tmp_path / "curve.png"
-    steps = [20_000 * index for index in range(1, 11)]
+    steps = [20_000 * (1 + index // 2) for index in range(20)]
     draw_learning_curve(path, steps, SUMMARY)
     assert share(path, MEAN_LINE) > 1e-3
     assert share(path, TRAINED_POINT) > 1e-4

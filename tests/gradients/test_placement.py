@@ -1,3 +1,4 @@
+import copy
 from typing import Literal
 
 import pytest
@@ -167,6 +168,47 @@ def test_a_frozen_parameter_need_not_be_in_the_optimizer():
     scaler = VarianceGradientScaler([first, second])
     scaler.attach(torch.optim.Adam([first]))
     assert isinstance(scaler._placement, OnStep)
+
+
+def attach_another(scaler: VarianceGradientScaler) -> None:
+    scaler.attach(torch.optim.Adam(scaler.parameters))
+
+
+@pytest.mark.parametrize("let_go", [VarianceGradientScaler.detach, attach_another])
+def test_an_optimizer_that_was_let_go_takes_its_whole_step(let_go):
+    parameters = parameters_of((1,), (1,))
+    scaler = measured_scaler(parameters)
+    optimizer = torch.optim.Adam(parameters, lr=1.0)
+    scaler.attach(optimizer)
+    give(parameters, [torch.ones(1), torch.ones(1)])
+    scaler.scale_gradients()
+    let_go(scaler)
+    optimizer.step()
+    assert parameters[0].item() == pytest.approx(-1.0, rel=1e-6)
+
+
+def test_attaching_again_keeps_the_factors_of_the_next_step():
+    parameters = parameters_of((1,), (1,))
+    scaler = measured_scaler(parameters)
+    optimizer = torch.optim.Adam(parameters, lr=1.0)
+    scaler.attach(optimizer)
+    factor = scaler.factors()[0].item()
+    give(parameters, [torch.ones(1), torch.ones(1)])
+    scaler.scale_gradients()
+    scaler.attach(optimizer)
+    optimizer.step()
+    assert parameters[0].item() == pytest.approx(-factor, rel=1e-6)
+
+
+def test_a_copy_may_be_attached_before_it_has_parameters():
+    parameters = parameters_of((1,), (1,))
+    scaler = copy.deepcopy(measured_scaler(parameters))
+    optimizer = torch.optim.Adam(parameters, lr=1.0)
+    scaler.attach(optimizer)
+    scaler.update_parameters(parameters)
+    factor = scaler.factors()[0].item()
+    one_update(scaler, optimizer, [torch.ones(1), torch.ones(1)])
+    assert parameters[0].item() == pytest.approx(-factor, rel=1e-6)
 
 
 def test_attaching_twice_scales_the_step_once():

@@ -83,6 +83,16 @@ def test_b16_a_parameter_is_scaled_only_after_its_own_gradient_was_seen_twice():
     assert scaler.get_scaling_factors()["late"] < 1.0
 
 
+def test_b16_a_parameter_seen_once_does_not_take_the_factor_of_its_scope():
+    scaler = VarianceGradientScaler(
+        [("early", torch.zeros(9)), ("late", torch.zeros(9))], warmup_steps=0, scope="global"
+    )
+    steps = random_steps(6, (9,), (9,))
+    feed(scaler, [[early, None] for early, _ in steps[:5]])
+    feed(scaler, steps[5:])
+    assert scaler.get_scaling_factors()["early"] < scaler.get_scaling_factors()["late"] == 1.0
+
+
 def test_b16_a_disabled_scaler_changes_neither_gradients_nor_its_state():
     scaler = VarianceGradientScaler(parameters_of((4,)), warmup_steps=0)
     feed(scaler, random_steps(5, (4,)))

@@ -12,8 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from everlearn import PPO
 from everlearn.core.errors import ArgumentError
+from everlearn.gradients import VarianceGradientScaler
+from everlearn.gradients.functional import FunctionalScaler
 from everlearn.optim.functional import functional
-from everlearn.ppo import update
 from everlearn.ppo.update import Coefficients, Minibatch
 from tests.ppo.updates import (
     TensorsOf,
@@ -24,6 +25,8 @@ from tests.ppo.updates import (
     minibatch_for,
     model_of,
     runner_of,
+    with_nan_gradient,
+    with_nan_loss,
 )
 
 TWO_HOT = {"kind": "categorical", "n_atoms": 11}
@@ -37,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "place": "pendulum",
         "value_head": TWO_HOT,
         "optimizer_class": "upgd",
-        "optimizer_kwargs": {**LOUD, "lr": 1.0, "adaptive_noise": True},
+        "optimizer_kwargs": {**LOUD, "lr": 0.1, "adaptive_noise": True},
     },
     "continuous, hl_gauss, upgdw": {
         "place": "pendulum",
@@ -92,7 +95,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n_critics": 1,
         "clip_range_vf": 0.1,
         "optimizer_class": "upgd",
-        "optimizer_kwargs": {**LOUD, "lr": 1.0, "preset": "official", "protect": False},
+        "optimizer_kwargs": {**LOUD, "lr": 0.1, "preset": "official", "protect": False},
         "vgs_kwargs": {"mode": "relative", "scope": "tensor"},
         "vgs_alpha": 1.0,
     },
@@ -144,9 +147,10 @@ def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> No
         assert (outcome, active.item(), stats.pop("skipped").item()) == ("moved", True, 0.0)
         assert stats.keys() == expected.keys()
         torch.testing.assert_close(stats, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
-    assert_close_at_scale(learned(traced.tensors.model), learned(traced.eager))
-    moved = learned(traced.eager)["parameters"]
-    assert all(not torch.equal(tensor, before["parameters"][name]) for name, tensor in moved.items())
+    found, expected = learned(traced.tensors.model), learned(traced.eager)
+    assert_close_at_scale(found, expected, 1e-5)
+    moved = expected["parameters"].items()
+    assert all(not torch.equal(tensor, before["parameters"][name]) for name, tensor in moved)
     if traced.eager.variance_gradient_scaler is not None:
         assert traced.eager.variance_gradient_scaler.get_scaling_factor() != 1.0, "variance scaling took part"
 
@@ -169,19 +173,6 @@ def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(trac
     assert_identical(learned(traced.tensors.model), before)
 
 
-def with_nan_loss(minibatch: Minibatch) -> Minibatch:
-    return minibatch._replace(returns=torch.full_like(minibatch.returns, torch.nan))
-
-
-def with_nan_gradient(minibatch: Minibatch) -> Minibatch:
-    """An infinite ratio with an advantage above the mean: its clipped loss is finite, its gradient 0 * infinity."""
-    best = minibatch.advantages.abs().argmax()
-    advantages, old_log_prob = minibatch.advantages.clone(), minibatch.old_log_prob.clone()
-    advantages[best] = advantages[best].abs()
-    old_log_prob[best] -= 1000.0
-    return minibatch._replace(advantages=advantages, old_log_prob=old_log_prob)
-
-
 @pytest.mark.parametrize("spoil", [with_nan_loss, with_nan_gradient])
 def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Traced, spoil: Any) -> None:
     before, scaler = learned(traced.tensors.model), traced.tensors.model.variance_gradient_scaler
@@ -191,3 +182,37 @@ def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Trac
     assert_identical(learned(traced.tensors.model), before)
     if scaler is not None:
         assert scaler.skipped_steps - counted == (spoil is with_nan_gradient), "a gradient, not a loss, was refused"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        (torch.optim.RMSprop, {}, "RMSprop"),
+        (torch.optim.SGD, {"momentum": 0.9}, r"SGD with \['momentum'\]"),
+        (torch.optim.Adam, {"weight_decay": 0.1}, r"Adam with \['weight_decay'\]"),
+        (torch.optim.AdamW, {"amsgrad": True}, r"AdamW with \['amsgrad'\]"),
+    ],
+)
+def test_what_has_no_functional_step_is_refused_and_keeps_its_eager_one(kind: Any, options: Any, named: str) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(ArgumentError, match=f"{named} has no functional step. Use the eager one."):
+        functional(kind([parameter], lr=0.1, **options), {parameter: "weight"})
+
+
+def test_the_functional_scaler_is_the_eager_one_also_where_gradients_cannot_be_measured() -> None:
+    parameters = {"first": torch.nn.Parameter(torch.zeros(4)), "second": torch.nn.Parameter(torch.zeros(3, 2))}
+    eager, own = (VarianceGradientScaler(parameters.items(), warmup_steps=2, alpha=0.5) for _ in range(2))
+    tensors = FunctionalScaler(own)
+    for step, size in enumerate([1.0, 1.0, 1.0, 1.0, torch.nan, 1.0, 4e18, 1.0, torch.inf, 1.0]):
+        grads = {name: size * torch.randn_like(parameter) for name, parameter in parameters.items()}
+        for name, parameter in parameters.items():
+            parameter.grad = grads[name].clone()
+        eager.scale_gradients()
+        eager.step()
+        factors = tensors.factors(tensors.state(), tensors.hyper(), grads)
+        tensors.observe_(tensors.state(), tensors.hyper(), grads, torch.tensor(True))
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(factors[name] * grads[name], parameter.grad, equal_nan=True)
+        assert step < 3 or size != 1.0 or factors["first"] < 1.0, "factors do act"
+        torch.testing.assert_close(own.state_dict(), eager.state_dict())
+    assert own.skipped_steps == 3

@@ -66,6 +66,19 @@ def minibatch_for(model: PPO, seed: int, size: int = BATCH) -> Minibatch:
     return Minibatch(observations, actions, old_log_prob, noise[0][1], noise[0][2], means + 0.2 * noise[1])
 
 
+def with_nan_loss(minibatch: Minibatch) -> Minibatch:
+    return minibatch._replace(returns=torch.full_like(minibatch.returns, torch.nan))
+
+
+def with_nan_gradient(minibatch: Minibatch) -> Minibatch:
+    """An infinite ratio with an advantage above the mean: its clipped loss is finite, its gradient 0 * infinity."""
+    best = minibatch.advantages.abs().argmax()
+    advantages, old_log_prob = minibatch.advantages.clone(), minibatch.old_log_prob.clone()
+    advantages[best] = advantages[best].abs()
+    old_log_prob[best] -= 1000.0
+    return minibatch._replace(advantages=advantages, old_log_prob=old_log_prob)
+
+
 def coefficients_of(**changes: Any) -> Coefficients:
     return Coefficients(**{"clip_range": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5, **changes})
 
@@ -99,15 +112,14 @@ def assert_identical(found: Mapping[str, Any], expected: Mapping[str, Any]) -> N
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def assert_close_at_scale(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Equal to 1e-5, or to 5e-6 of the tensor's largest element."""
+def assert_close_at_scale(found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: float) -> None:
+    """Equal to the tolerance, relative to each element or to the tensor's largest one."""
     found, expected = leaves(found), leaves(expected)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        atol = 5e-6 * tensor.abs().amax().item() if tensor.is_floating_point() else 0
-        torch.testing.assert_close(
-            found[name], tensor, rtol=1e-5, atol=atol, check_dtype=False, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        atol = tolerance * tensor.abs().amax().item()
+        message = f"{name} differs by {(found[name] - tensor).abs().amax():.2g}"
+        torch.testing.assert_close(found[name], tensor, rtol=tolerance, atol=atol, check_dtype=False, msg=message)
 
 
 class TensorsOf:

@@ -32,9 +32,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("prediction", "target", "expected", "_"), CASES)
-def test_the_clipped_value_loss_is_the_larger_one(
-    prediction: float, target: float, expected: float, _: float
-) -> None:
+def test_the_clipped_value_loss_is_the_larger_one(prediction: float, target: float, expected: float, _: float) -> None:
     loss = clipped_value_loss(
         ScalarDistribution(torch.tensor([prediction])), torch.tensor([target]), torch.zeros(1), 1.0
     )
@@ -64,10 +62,12 @@ def test_the_maximum_is_taken_per_sample_before_any_mean() -> None:
 
 def test_the_clipped_prediction_loss_equals_stable_baselines_to_the_bit() -> None:
     outputs, old, returns = torch.randn(64, 1, requires_grad=True), torch.randn(64), 3 * torch.randn(64)
-    ours = clipped_prediction_loss(ScalarHead().distribution(outputs), returns, old, 0.2).mean()
-    theirs = mse_loss(returns, old + torch.clamp(outputs.flatten() - old, -0.2, 0.2))
-    assert torch.equal(ours, theirs)
-    assert torch.equal(*(torch.autograd.grad(0.5 * loss, outputs)[0] for loss in (ours, theirs)))
+    ours = clipped_prediction_loss(ScalarHead().distribution(outputs), returns, old, 0.2)
+    clipped = old + torch.clamp(outputs.flatten() - old, -0.2, 0.2)
+    assert torch.equal(ours, mse_loss(returns, clipped, reduction="none"))
+    losses = ours.mean(), mse_loss(returns, clipped)
+    assert torch.equal(*losses)
+    assert torch.equal(*(torch.autograd.grad(0.5 * loss, outputs)[0] for loss in losses))
 
 
 def test_clipping_moves_all_quantiles_together() -> None:
@@ -88,8 +88,7 @@ def test_inside_of_the_range_loss_and_gradient_are_those_without_clipping(
     clipped = clipping(distribution, returns, distribution.mean.detach() + 0.1, 10.0)
     assert_close(clipped, distribution.loss(returns), atol=1e-5, rtol=1e-4)
     gradients = [
-        torch.autograd.grad(loss.sum(), outputs, retain_graph=True)[0]
-        for loss in (clipped, distribution.loss(returns))
+        torch.autograd.grad(loss.sum(), outputs, retain_graph=True)[0] for loss in (clipped, distribution.loss(returns))
     ]
     assert_close(*gradients, atol=1e-4, rtol=1e-3)
 
@@ -106,9 +105,7 @@ def test_no_sample_gains_by_leaving_the_range(head: ValueHead) -> None:
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 @pytest.mark.parametrize("head", HEADS)
-def test_a_clip_range_as_a_tensor_equals_the_number_also_traced(
-    head: ValueHead, clipping: ValueClipping
-) -> None:
+def test_a_clip_range_as_a_tensor_equals_the_number_also_traced(head: ValueHead, clipping: ValueClipping) -> None:
     """The range is an input of the traced graph: another one needs no new trace."""
 
     def loss(outputs: Tensor, returns: Tensor, old: Tensor, clip_range: Tensor) -> Tensor:

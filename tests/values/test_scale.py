@@ -50,10 +50,15 @@ def test_a_small_spread_around_a_large_mean_is_found() -> None:
     assert scale_of([-150000.0, -150001.0]).std.item() == pytest.approx(0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0, -1500.1, 1e7])
+@pytest.mark.parametrize("value", [0.0, 0.1, 5.0, -1500.1, 1e7])
 def test_constant_returns_have_the_unit_one(value: float) -> None:
     scale = scale_of([value] * 7, [value] * 3)
     assert (scale.mean.item(), scale.std.item()) == (pytest.approx(value), 1.0)
+
+
+def test_a_spread_that_is_rounding_is_not_a_scale() -> None:
+    assert scale_of([1e-8, -1e-8]).std.item() == 1.0
+    assert scale_of([1e6 - 0.1, 1e6 + 0.1]).std.item() == 1.0
 
 
 def test_refreshing_without_an_observation_changes_nothing() -> None:
@@ -140,17 +145,13 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
     before = ReturnScaleState(scale).state_dict()
     state = {name: value + 1 for name, value in before.items()} | wrong
     with pytest.raises(StateError, match="return scale"):
-        ReturnScaleState(scale).load_state_dict(
-            {name: value for name, value in state.items() if value is not None}
-        )
+        ReturnScaleState(scale).load_state_dict({name: value for name, value in state.items() if value is not None})
     assert ReturnScaleState(scale).state_dict() == before
 
 
 def test_a_state_loaded_leniently_takes_what_it_knows() -> None:
     scale = scale_of([1.0, 3.0])
-    ReturnScaleState(scale).load_state_dict(
-        {"std": torch.tensor(4.0), "later": torch.zeros(())}, strict=False
-    )
+    ReturnScaleState(scale).load_state_dict({"std": torch.tensor(4.0), "later": torch.zeros(())}, strict=False)
     assert (scale.mean.item(), scale.std.item()) == (2.0, 4.0)
 
 

@@ -102,16 +102,25 @@ class FunctionalOptimizer(ABC):
         for (block, merged), eta in zip(blocks, etas, strict=True):
             rules.observe_update_rms_(block, self.direction, merged)
             rules.move_(block, self.direction, merged, eta, rules.noise_std(block, merged))
+        self._store(blocks, params)
 
     def _block(self, param: Tensor, grad: Tensor, state: Tensors, hyper: Hyper, factor: Tensor | None) -> Block:
-        block = Block(param, grad, state, self.weights_(state, hyper, grad.dtype))
+        dtype = state["avg_utility"].dtype if "avg_utility" in state else param.dtype
+        block = Block(param.to(dtype), grad.to(dtype), state, self.weights_(state, hyper, dtype))
         if hyper["adaptive_noise"]:
             block.update_rms = state["update_rms"]
         if factor is not None and self.factor_acts_on == "gradient":
-            block.grad_scale = factor.to(grad.dtype)
+            block.grad_scale = factor.to(dtype)
         elif factor is not None:
-            block.step_scale = factor.to(grad.dtype)
+            block.step_scale = factor.to(dtype)
         return block
+
+    def _store(self, blocks: Sequence[tuple[Block, Hyper]], params: Tensors) -> None:
+        """Round the weights of low precision that were moved in the precision of the state."""
+        names = (name for group in self._groups for name in group)
+        for name, (block, _) in zip(names, blocks, strict=True):
+            if block.param.dtype != params[name].dtype:
+                params[name].copy_(block.param)
 
 
 @final

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from everlearn.core.errors import ConfigError, suggestion
+from everlearn.core.errors import ArgumentError, StateError, suggestion
 from everlearn.core.rng import private_generator
 
 TABLE_SIZE = 2**20
@@ -107,15 +107,34 @@ class TableNoise(NoiseStream):
         self._seed, self._counter = int(state_dict["seed"]), int(state_dict["counter"])
 
 
+KINDS: dict[str, type[GeneratorNoise] | type[TableNoise]] = {"generator": GeneratorNoise, "table": TableNoise}
+
+
 def make_stream(kind: str, seed: int) -> NoiseStream:
-    """The stream called ``generator`` or ``table``."""
-    kinds: dict[str, type[GeneratorNoise] | type[TableNoise]] = {
-        "generator": GeneratorNoise,
-        "table": TableNoise,
-    }
-    if kind not in kinds:
-        raise ConfigError(f"There is no noise source '{kind}'.{suggestion(kind, kinds)}")
-    return kinds[kind](seed)
+    """The stream called ``generator`` or ``table``.
+
+    Raises:
+        ArgumentError: If there is no stream of that kind.
+    """
+    if kind not in KINDS:
+        raise ArgumentError(f"There is no noise source '{kind}'.{suggestion(kind, KINDS)}")
+    return KINDS[kind](seed)
+
+
+def restored_stream(state_dict: dict[str, Any]) -> NoiseStream:
+    """A stream at the position that was saved.
+
+    Raises:
+        StateError: If it is not the state of a stream.
+    """
+    kind = state_dict.get("kind")
+    if kind not in KINDS:
+        raise StateError(
+            f"The state holds noise of kind {kind!r}, known are {sorted(KINDS)}. Save the optimizer again."
+        )
+    stream = make_stream(kind, 0)
+    stream.load_state_dict(state_dict)
+    return stream
 
 
 @lru_cache(maxsize=8)

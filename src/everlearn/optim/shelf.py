@@ -14,6 +14,8 @@ from everlearn.optim.block import Block, Hyper, Scalar
 
 BUNDLE_SIZE = 2**15
 """Parameters below this size are gathered into vectors of at most this size; it is also the size of a chunk."""
+KEPT_PLANS = 16
+"""Spans are kept for so many patterns of missing gradients; more would fill the memory where they are random."""
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
@@ -75,6 +77,7 @@ class Shelf:
         self.averages = tuple(averages)
         self.layout = FlatLayout(self.params)
         self.device, self.dtype = self.params[0].device, state_dtype(self.params[0])
+        self._made_for = self.device, self.params[0].dtype
         count = len(self.params)
         self._flat = {
             name: torch.zeros(self.layout.numel, dtype=self.dtype, device=self.device) for name in self.averages
@@ -101,12 +104,20 @@ class Shelf:
             for index in range(len(self.params))
         ]
 
+    def is_outdated(self) -> bool:
+        """Whether the parameters have gone to another device or dtype than the shelf was made for."""
+        return (self.params[0].device, self.params[0].dtype) != self._made_for
+
     def spans(self, decays: Sequence[float], adaptive_noise: bool) -> list[Span]:
         """The spans of the parameters that have a gradient, loaded, their counters advanced."""
-        present = tuple(param.grad is not None for param in self.params)
+        present = tuple(
+            size > 0 and param.grad is not None for param, size in zip(self.params, self.layout.sizes, strict=True)
+        )
         if not any(present):
             return []
         if present not in self._spans:
+            if len(self._spans) == KEPT_PLANS:
+                self._spans.clear()
             self._spans[present] = self._plan(present)
         weigh = self._advance(present, decays)
         for span in self._spans[present]:

@@ -15,7 +15,7 @@ from everlearn.optim import rules
 from everlearn.optim.block import Block, Hyper, Scalar
 from everlearn.optim.diagnostics import step_diagnostics
 from everlearn.optim.directions import Direction
-from everlearn.optim.noise import make_stream
+from everlearn.optim.noise import make_stream, restored_stream
 from everlearn.optim.scopes import SCOPES, largest_utility, scope_etas
 from everlearn.optim.shelf import BUNDLE_SIZE, Shelf, Span, hyper_floats, state_dtype
 
@@ -68,13 +68,14 @@ class UtilityOptimizer(torch.optim.Optimizer):
             param_group["beta1"], param_group["beta2"] = param_group.pop("betas")
         self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for param in group["params"]:
-            if not param.is_floating_point() or param.layout is not torch.strided:
-                raise ArgumentError(
-                    f"{type(self).__name__} takes dense real parameters, found {param.dtype} {param.layout}."
-                )
-        self._shelves.append(self._shelve(group["params"], None))
+        params = self.param_groups[-1]["params"]
+        strange = [f"{p.dtype} {p.layout}" for p in params if not p.is_floating_point() or p.layout != torch.strided]
+        if strange:
+            self.param_groups.pop()
+            raise ArgumentError(
+                f"{type(self).__name__} takes dense real parameters, found {strange}. Leave these to another optimizer."
+            )
+        self._shelves.append(self._shelve(params, None))
 
     def _check_group(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "weight_decay", "sigma", "step_multiplier", "min_noise_std"):
@@ -103,8 +104,8 @@ class UtilityOptimizer(torch.optim.Optimizer):
         self._shelves = [self._shelve(group["params"], saved) for group in self.param_groups]
 
     def _follow_moved_parameters(self) -> None:
-        """``module.to(device)`` moves parameters under the optimizer's feet; their state follows."""
-        if any(shelf.params[0].device != shelf.device for shelves in self._shelves for shelf in shelves):
+        """``module.to(...)`` moves and casts parameters under the optimizer's feet; their state follows."""
+        if any(shelf.is_outdated() for shelves in self._shelves for shelf in shelves):
             self._shelve_all(dict(self.state))
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,16 +121,32 @@ class UtilityOptimizer(torch.optim.Optimizer):
         """Restore state, hyper-parameters (as torch does) and noise; averages keep their precision.
 
         Raises:
-            StateError: If a parameter's state is missing, incomplete or of another shape; then nothing has changed.
+            StateError: If groups, a parameter's state or the noise are missing, incomplete or do not fit; then nothing
+                has changed.
         """
+        self._check_saved_groups(state_dict["param_groups"])
         saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
-        for index, param in zip(saved_ids, params, strict=False):
+        for index, param in zip(saved_ids, params, strict=True):
             self._check_saved(state_dict["state"].get(index, {}), index, param)
+        noise = restored_stream(state_dict.get("noise", {}))
         super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
         self._shelve_all({p: state_dict["state"][index] for index, p in zip(saved_ids, params, strict=True)})
-        self._noise = make_stream(state_dict["noise"]["kind"], 0)
-        self._noise.load_state_dict(state_dict["noise"])
+        self._noise = noise
+
+    def _check_saved_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        found, expected = ([len(group["params"]) for group in each] for each in (groups, self.param_groups))
+        if found != expected:
+            raise StateError(
+                f"The saved groups hold {found} parameters, those of this optimizer {expected}. "
+                "Make the optimizer with the groups that it had when it was saved."
+            )
+        lacking = sorted({name for group in groups for name in self.defaults.keys() - group.keys()})
+        if lacking:
+            raise StateError(
+                f"The saved groups lack {lacking}: {type(self).__name__} did not write them. "
+                "Load the state into the optimizer class that saved it."
+            )
 
     def _check_saved(self, values: Mapping[str, Any], index: int, param: Tensor) -> None:
         for name, tensor in self.state[param].items():
@@ -152,8 +169,7 @@ class UtilityOptimizer(torch.optim.Optimizer):
         if noise is not None:
             self._averages = ("avg_utility", *self.direction.averages)
             self._factors, self._last_step = None, ((), ())
-            self._noise = make_stream(noise["kind"], 0)
-            self._noise.load_state_dict(noise)
+            self._noise = restored_stream(noise)
             self._shelve_all(dict(self.state))
 
     def diagnostics(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,9 +108,10 @@ class RolloutLearner(RolloutCollector):
             epoch_kl = RunningMeans()
             for minibatch in rollout.minibatches(self.batch_size):
                 stats, outcome = runner.update(minibatch, coefficients)
-                epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
-                means.add(stats)
                 outcomes.append(outcome)
+                if outcome != "skipped":  # one NaN would blot out the means of all the others
+                    epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
+                    means.add(stats)
                 if outcome == "stopped":
                     break
             self._n_updates += 1
@@ -147,7 +149,7 @@ class RolloutLearner(RolloutCollector):
             self._warned_of_behaviour = True
             warnings.warn(
                 f"The policy gives the rollout's actions log-probabilities that differ by up to {errors[0]:.2g} from "
-                f"those when it took them, and values that differ by up to {errors[1]:.2g} of the largest, so the first "
+                f"those when it took them, and values that differ by up to {errors[1]:.2g} of the largest: the first "
                 "ratios are not 1. A layer that is random in evaluation mode, or a callback that changed the policy "
                 "during the rollout, would do that.",
                 stacklevel=3,
@@ -196,7 +198,7 @@ class RolloutLearner(RolloutCollector):
         record = self.logger.record
         for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction"):
             record(f"train/{name}", values[name])
-        record("train/approx_kl", epoch_kl.means()["approx_kl"])
+        record("train/approx_kl", epoch_kl.means().get("approx_kl", math.nan))
         record("train/loss", means.series()["loss"][-1])
         record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
         if "log_std" in dict(self.policy.named_parameters()):

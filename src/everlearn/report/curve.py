@@ -40,9 +40,11 @@ def draw_learning_curve(path: Path, steps: Sequence[int], summary: Summary) -> N
 
 def _draw_training(axes: Axes, steps: Sequence[int], returns: Sequence[float]) -> None:
     window = smoothing_window(len(returns))
+    means = rolling_mean(returns, window)
+    last = np.append(np.diff(steps) > 0, True)  # of the episodes that ended at the same step
     size = float(np.clip(3000 / len(returns), 2, 16))
     axes.scatter(steps, returns, s=size, color=_EPISODES, alpha=0.7, linewidths=0, label="episodes in training")
-    axes.plot(steps, rolling_mean(returns, window), color=_MEAN, linewidth=2, label=f"mean of {window} episodes")
+    axes.plot(np.compress(last, steps), means[last], color=_MEAN, linewidth=2, label=f"mean of {window} episodes")
 
 
 def _draw_baseline(axes: Axes, baseline: Evaluation | None) -> None:

@@ -18,5 +18,5 @@ def rolling_mean(values: Sequence[float], window: int) -> NDArray[np.float64]:
 
 
 def smoothing_window(episodes: int) -> int:
-    """How many episodes a rolling mean takes: a twentieth of them, from 5 to 100."""
-    return int(np.clip(episodes // 20, 5, 100))
+    """How many episodes a rolling mean takes: a twentieth of them, from 10 to 100."""
+    return int(np.clip(episodes // 20, 10, 100))

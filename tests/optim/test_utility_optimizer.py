@@ -1,0 +1,284 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from everlearn.core.errors import ArgumentError, StateError
+from everlearn.core.stateful import Stateful
+from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
+from everlearn.optim.utility_optimizer import UtilityOptimizer
+from everlearn.testing.optimizers import (
+    held,
+    random_gradients,
+    random_parameters,
+    same,
+    take_step,
+    take_steps,
+    values,
+)
+
+FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
+SHAPES = [(3, 4), (5,)]
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("lr", -1e-3),
+        ("lr", float("nan")),
+        ("weight_decay", -0.1),
+        ("sigma", -1.0),
+        ("sigma", float("inf")),
+        ("noise_beta", 1.0),
+        ("min_noise_std", -1e-9),
+        ("step_multiplier", -1.0),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_by_name(kind, argument, value):
+    with pytest.raises(ArgumentError, match=argument):
+        kind(random_parameters((2,)), **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        (UPGD, {"beta_utility": 1.0}, "beta_utility"),
+        (AdaptiveUPGD, {"beta_utility": -0.1}, "beta_utility"),
+        (AdaptiveUPGD, {"beta1": 1.0}, "beta1"),
+        (AdaptiveUPGD, {"betas": (0.9, 1.0)}, "beta2"),
+        (AdaptiveUPGD, {"eps": -1e-8}, "eps"),
+        (UPGDW, {"betas": (-0.1, 0.9)}, "beta1"),
+        (UPGDW, {"betas": (0.9, 1.0)}, "beta2"),
+        (UPGDW, {"eps": -1e-8}, "eps"),
+    ],
+)
+def test_an_average_or_epsilon_outside_its_range_is_refused_by_name(kind, options, name):
+    with pytest.raises(ArgumentError, match=name):
+        kind(random_parameters((2,)), **options)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"scope": "tensors"}, "Did you mean 'tensor'"),
+        ({"preset": "papers"}, "Did you mean 'paper'"),
+        ({"noise": "tables"}, "Did you mean 'table'"),
+    ],
+)
+def test_a_misspelt_choice_is_refused_with_a_suggestion(kind, options, hint):
+    with pytest.raises(ArgumentError, match=hint):
+        kind(random_parameters((2,)), **options)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize(
+    "param",
+    [torch.zeros(2, dtype=torch.complex64), torch.zeros(2, dtype=torch.long), torch.eye(2).to_sparse()],
+    ids=["complex", "integer", "sparse"],
+)
+def test_parameters_that_are_not_dense_and_real_are_refused_and_leave_nothing_behind(kind, param):
+    optimizer = kind(random_parameters(*SHAPES))
+    with pytest.raises(ArgumentError, match="dense real parameters"):
+        optimizer.add_param_group({"params": [nn.Parameter(param, requires_grad=False)]})
+    assert len(optimizer.param_groups) == 1
+    take_steps(optimizer, range(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"lr": -1.0}, "lr"), ({"scope": "rows"}, "row"), ({"betas": (0.9, 2.0)}, "beta2")]
+)
+def test_the_options_of_a_group_are_checked_too(options, name):
+    optimizer = AdaptiveUPGD(random_parameters(*SHAPES))
+    with pytest.raises(ArgumentError, match=name):
+        optimizer.add_param_group({"params": random_parameters((2,)), **options})
+    assert len(optimizer.param_groups) == 1
+    take_steps(optimizer, range(2))
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("as_parameters", [iter, lambda params: [("w", params[0]), ("b", params[1])]])
+def test_parameters_may_be_an_iterator_or_named(kind, as_parameters):
+    params = random_parameters(*SHAPES)
+    optimizer = kind(as_parameters(params), lr=0.01)
+    assert all(map(lambda left, right: left is right, held(optimizer), params))
+    before = values(optimizer)
+    take_steps(optimizer, range(2))
+    assert not any(map(torch.equal, values(optimizer), before))
+
+
+def test_a_group_may_give_betas_as_a_pair():
+    optimizer = UPGDW([{"params": random_parameters((2,)), "betas": (0.5, 0.6)}])
+    assert (optimizer.param_groups[0]["beta1"], optimizer.param_groups[0]["beta2"]) == (0.5, 0.6)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_the_learning_rate_may_be_a_tensor(kind):
+    as_float, as_tensor = (kind(random_parameters(*SHAPES), lr=lr, seed=0) for lr in (0.25, torch.tensor(0.25)))
+    for optimizer in (as_float, as_tensor):
+        take_steps(optimizer, range(2))
+    assert same(values(as_float), values(as_tensor))
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_scheduler_of_torch_changes_the_step(kind):
+    optimizer = kind(random_parameters((4,)), lr=0.1, sigma=0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: float(epoch == 0))
+    before = values(optimizer)
+    take_steps(optimizer, [0])
+    scheduler.step()
+    after_one = values(optimizer)
+    take_steps(optimizer, [1])
+    assert not same(after_one, before)
+    assert same(values(optimizer), after_one)
+
+
+# --- state ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("noise", ["generator", "table"])
+def test_a_loaded_state_brings_its_source_of_noise(kind, noise):
+    saved = kind(random_parameters(*SHAPES), lr=0.1, sigma=1.0, noise=noise)
+    take_steps(saved, range(3))
+    loaded = kind([nn.Parameter(value) for value in values(saved)], seed=5)
+    loaded.load_state_dict(saved.state_dict())
+    for optimizer in (saved, loaded):
+        take_steps(optimizer, range(3, 6))
+    assert same(values(loaded), values(saved))
+
+
+def without(state: dict[str, Any], *path: Any) -> dict[str, Any]:
+    """A copy of a state that lacks the entry at ``path``."""
+    state = copy.deepcopy(state)
+    *parents, last = path
+    holder: Any = state
+    for key in parents:
+        holder = holder[key]
+    del holder[last]
+    return state
+
+
+def misfits(kind: type[UtilityOptimizer]) -> dict[str, dict[str, Any]]:
+    """States that do not fit an optimizer over ``SHAPES``."""
+
+    def state_over(*shapes: tuple[int, ...], other: Any = kind) -> dict[str, Any]:
+        return copy.deepcopy(other(random_parameters(*shapes)).state_dict())
+
+    fitting = state_over(*SHAPES)
+    return {
+        "of another shape": state_over((3, 4), (6,)),
+        "of a transposed parameter": state_over((4, 3), (5,)),
+        "of fewer parameters": state_over((3, 4)),
+        "of more parameters": state_over((3, 4), (5,), (5,)),
+        "of more groups": kind([{"params": [param]} for param in random_parameters(*SHAPES)]).state_dict(),
+        "of AdamW": state_over(*SHAPES, other=torch.optim.AdamW),
+        "of SGD": state_over(*SHAPES, other=torch.optim.SGD),
+        "of another member": state_over(*SHAPES, other=AdaptiveUPGD if kind is UPGD else UPGD),
+        "of a sibling": state_over(*SHAPES, other=UPGD if kind is UPGDW else UPGDW),
+        "without a parameter": without(fitting, "state", 1),
+        "without an average": without(fitting, "state", 1, "avg_utility"),
+        "without a counter": without(fitting, "state", 0, "step"),
+        "without noise": without(fitting, "noise"),
+        "with foreign noise": {**fitting, "noise": {"kind": "dice"}},
+        "without a hyper-parameter": without(fitting, "param_groups", 0, "sigma"),
+    }
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("misfit", list(misfits(UPGD)))
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(kind, misfit):
+    optimizer = kind(random_parameters(*SHAPES), lr=0.01, seed=0)
+    take_steps(optimizer, range(2))
+    unharmed, before = copy.deepcopy(optimizer), optimizer.state_dict()
+    with pytest.raises(StateError):
+        optimizer.load_state_dict(misfits(kind)[misfit])
+    assert same(optimizer.state_dict(), before)
+    for each in (optimizer, unharmed):
+        take_steps(each, range(2, 4))
+    assert same(values(optimizer), values(unharmed))
+
+
+def test_an_optimizer_can_be_a_part_of_a_state_tree():
+    assert isinstance(UPGD(random_parameters((2,))), Stateful)
+
+
+def test_hooks_and_default_options_survive_a_deep_copy():
+    optimizer = copy.deepcopy(AdaptiveUPGD(random_parameters((2,)), lr=0.1, sigma=0.0))
+    calls: list[str] = []
+    optimizer.register_step_post_hook(lambda *_: calls.append("stepped"))
+    optimizer.add_param_group({"params": random_parameters((3,))})
+    take_steps(optimizer, range(2))
+    assert calls == ["stepped", "stepped"]
+    assert optimizer.param_groups[1]["lr"] == 0.1
+
+
+# --- step ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_factors_belong_to_the_parameters_they_came_with(kind):
+    """In any order; a parameter without one takes its whole step, and noise that is not adaptive knows no factor."""
+    options = {"lr": 0.1, "weight_decay": 0.0, "sigma": 0.0, "scope": "none"}
+    plain, scaled = (kind(random_parameters((2,), (3,), (4,)), **options) for _ in range(2))
+    before, factors = values(plain), {2: 0.5, 0: 0.25}
+    gradients = random_gradients(held(plain), 0)
+    take_step(plain, gradients)
+    if scaled.factor_acts_on == "gradient":
+        gradients = [factors.get(index, 1.0) * gradient for index, gradient in enumerate(gradients)]
+    scaled.scale_next_step([held(scaled)[index] for index in factors], torch.tensor(list(factors.values())))
+    take_step(scaled, gradients)
+    for index, (old, whole, part) in enumerate(zip(before, held(plain), held(scaled), strict=True)):
+        torch.testing.assert_close(part - old, factors.get(index, 1.0) * (whole - old), rtol=1e-4, atol=1e-7)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's value is read by python, which makes a GPU wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("scope", ["global", "group", "tensor", "row", "none"])
+def test_a_step_reads_no_tensor(kind, scope):
+    optimizer = kind(random_parameters(*[(2, 3)] * 9, (200, 200)), scope=scope, adaptive_noise=True)
+    take_steps(optimizer, range(2))
+    with Reads() as reads:
+        for gradients in (random_gradients(held(optimizer), 1), random_gradients(held(optimizer), 2)):
+            gradients[3] = None
+            optimizer.scale_next_step(held(optimizer), torch.ones(len(gradients)))
+            take_step(optimizer, gradients)
+            optimizer.diagnostics()
+    assert reads.count == 0
+
+
+def test_frozen_parameters_rest():
+    trained, frozen = random_parameters((2,), (2,))
+    frozen.requires_grad_(False)
+    optimizer = UPGD([trained, frozen], lr=0.1)
+    before = values(optimizer)
+    trained.sum().backward()
+    optimizer.step()
+    assert torch.equal(frozen, before[1])
+    assert not torch.equal(trained, before[0])
+
+
+def test_the_step_records_no_gradient():
+    param = nn.Parameter(torch.ones(3))
+    optimizer = UPGD([param], lr=0.1)
+    (2 * param).sum().backward()
+    optimizer.step()
+    assert param.is_leaf
+    assert isinstance(param.grad, Tensor)
+    assert not any(tensor.requires_grad for tensor in optimizer.state[param].values())
