@@ -28,7 +28,7 @@ class Benchmark(StrEnum):
 
 def main(
     names: Annotated[
-        list[Benchmark] | None, typer.Argument(metavar="[NAME]...", help="throughput, optimizers, learning")
+        list[Benchmark] | None, typer.Argument(metavar="NAME", help="throughput, optimizers, learning")
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="See that it works; the figures mean nothing.")] = False,
     out: Annotated[

@@ -14,6 +14,7 @@ from everlearn.report.wording import number
 
 NOTHING = "-"
 REACHED, MISSED = "reached", "missed"
+_NAME_WIDTH = 30  # narrower, and names of contestants would be cut on a narrow terminal
 _STYLES = {REACHED: "green", MISSED: "red"}
 
 
@@ -34,8 +35,10 @@ class Table:
     def rich(self) -> rich.table.Table:
         """The table for a terminal, with verdicts in colour."""
         table = rich.table.Table(title=self.title, title_justify="left", title_style="bold", box=rich.box.SIMPLE_HEAD)
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if index else "left")
+        names = [row[0] for row in self.rows]
+        table.add_column(self.columns[0], min_width=min(_NAME_WIDTH, max(map(len, names))))
+        for column in self.columns[1:]:
+            table.add_column(column, justify="right")
         for row in self.rows:
             table.add_row(*(Text(cell, style=_STYLES.get(cell.rpartition(" ")[2], "")) for cell in row))
         return table

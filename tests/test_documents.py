@@ -16,7 +16,9 @@ def blocks(language: str) -> list[pytest.param]:
     """Every fenced block of a language in the pages, with a name that says where it stands."""
     found = []
     for page in PAGES:
-        for index, text in enumerate(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
+        for index, text in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        ):
             found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{index}"))
     return found
 

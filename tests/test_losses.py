@@ -36,9 +36,7 @@ def test_the_surrogate_is_pessimistic(
     log_ratio: float, advantage: float, expected: float, slope: float, clip_range: float | Tensor
 ) -> None:
     log_prob = torch.tensor([log_ratio - 1.0], requires_grad=True)
-    loss, ratio = clipped_surrogate_loss(
-        log_prob, torch.tensor([-1.0]), torch.tensor([advantage]), clip_range
-    )
+    loss, ratio = clipped_surrogate_loss(log_prob, torch.tensor([-1.0]), torch.tensor([advantage]), clip_range)
     assert loss.item() == pytest.approx(expected)
     assert ratio.tolist() == [pytest.approx(math.exp(log_ratio))]
     assert torch.autograd.grad(loss, log_prob)[0].tolist() == [pytest.approx(slope)]
@@ -55,9 +53,7 @@ def test_the_clip_range_is_an_input_of_a_traced_surrogate() -> None:
     data = torch.randn(8), torch.randn(8), torch.randn(8)
     traced = make_fx(clipped_surrogate_loss)(*data, torch.tensor(0.1))
     others = torch.randn(8), torch.randn(8), torch.randn(8)
-    for graph, eager in zip(
-        traced(*others, torch.tensor(0.4)), clipped_surrogate_loss(*others, 0.4), strict=True
-    ):
+    for graph, eager in zip(traced(*others, torch.tensor(0.4)), clipped_surrogate_loss(*others, 0.4), strict=True):
         assert_close(graph, eager)
 
 
@@ -102,9 +98,7 @@ def test_approximate_kl_estimates_the_divergence_of_old_from_new() -> None:
     old, new = Normal(0.0, 1.0), Normal(0.4, 1.3)
     actions = old.sample((200_000,))
     expected = kl_divergence(old, new).item()
-    assert approximate_kl(new.log_prob(actions), old.log_prob(actions)).item() == pytest.approx(
-        expected, rel=0.02
-    )
+    assert approximate_kl(new.log_prob(actions), old.log_prob(actions)).item() == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3)], ids=["state-independent", "per sample"])

@@ -59,9 +59,7 @@ def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     return torch.mean((torch.exp(log_ratio) - 1) - log_ratio)
 
 
-def kl_diagonal_gaussian(
-    mean_old: Tensor, log_std_old: Tensor, mean_new: Tensor, log_std_new: Tensor
-) -> Tensor:
+def kl_diagonal_gaussian(mean_old: Tensor, log_std_old: Tensor, mean_new: Tensor, log_std_new: Tensor) -> Tensor:
     """KL(old || new) of Gaussians with independent dimensions, (batch,).
 
     Args:

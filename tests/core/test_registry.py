@@ -29,9 +29,7 @@ def test_the_decorator_returns_the_class_itself() -> None:
     assert Registry[Any]("widget").register("fixed")(Fixed) is Fixed
 
 
-@pytest.mark.parametrize(
-    "spelling", ["soft_scaled", "SoftScaled", "soft-scaled", "SOFT SCALED", "softscaled"]
-)
+@pytest.mark.parametrize("spelling", ["soft_scaled", "SoftScaled", "soft-scaled", "SOFT SCALED", "softscaled"])
 def test_every_spelling_finds_the_entry(registry: Registry[Any], spelling: str) -> None:
     assert registry[spelling] is Scaled
     assert registry.canonical(spelling) == "soft_scaled"
@@ -141,6 +139,4 @@ def test_a_nested_unknown_key_is_compared_with_the_keys_of_its_level() -> None:
 
 
 def test_values_that_fit_become_the_model() -> None:
-    assert validated(Outer, {"inner": {"learning_rate": "2"}}, where="") == Outer(
-        inner=Inner(learning_rate=2.0)
-    )
+    assert validated(Outer, {"inner": {"learning_rate": "2"}}, where="") == Outer(inner=Inner(learning_rate=2.0))

@@ -14,7 +14,7 @@ from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
 from everlearn.optim.functional import functional
 from everlearn.optim.noise import make_stream
 from everlearn.optim.scopes import SCOPES
-from everlearn.testing.optimizers import held, random_gradients, random_parameters, same, take_steps
+from everlearn.testing.optimizers import held, random_gradients, random_parameters, take_steps, tensors_in
 
 FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
 TORCH = [Adam, AdamW, SGD]
@@ -159,6 +159,31 @@ def test_the_base_optimizers_have_a_functional_step_too(kind, options, factors):
     check(kind, factors, **{"lr": 0.01, **options})
 
 
+def stacked(arguments: list[Any]) -> Any:
+    """Members of a population as one more leading dimension of every tensor."""
+    return torch.utils._pytree.tree_map(lambda *tensors: torch.stack(tensors), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {"scope": scope, "adaptive_noise": True}) for kind in FAMILY for scope in ("group", "row")),
+        *((kind, {}) for kind in TORCH),
+    ],
+    ids=str,
+)
+def test_mapped_over_members_it_equals_a_loop(kind, options):
+    """A population is one more leading dimension, hyper-parameters included."""
+    optimizers = [kind(groups(seed), lr=0.1 / (seed + 1), **options) for seed in range(3)]
+    step = functional(optimizers[0], names_of(optimizers[0]))
+    members = [Arguments(optimizer, seed, FACTORS).all() for seed, optimizer in enumerate(optimizers)]
+    together = stacked(members)
+    torch.func.vmap(lambda *arguments: step.step_(*arguments), out_dims=None)(*together)
+    for arguments in members:
+        step.step_(*arguments)
+    torch.testing.assert_close(together, stacked(members), rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("kind", TORCH)
 def test_a_base_optimizer_before_its_first_step_gets_its_own_state(kind):
     """Tensors that the optimizer then finds and goes on with."""
@@ -207,7 +232,8 @@ def test_low_precision_parameters_keep_their_state_in_float32(kind):
     step.step_({"weight": held(optimizer)[0].detach()}, {"weight": gradient}, step.state(), step.hyper(), {}, {})
     take_steps(eager, [0])
     assert torch.equal(held(optimizer)[0], held(eager)[0])
-    assert same(optimizer.state_dict()["state"], eager.state_dict()["state"])
+    for left, right in zip(*(tensors_in(each.state_dict()["state"]) for each in (optimizer, eager)), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(

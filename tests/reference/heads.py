@@ -53,8 +53,5 @@ def running_scale(rollouts: list[list[float]], beta: float) -> tuple[float, floa
     weights = [beta**age for age in reversed(range(len(rollouts)))]
     total = sum(weights)
     mean = sum(w * sum(r) / len(r) for w, r in zip(weights, rollouts, strict=True)) / total
-    variance = (
-        sum(w * sum((x - mean) ** 2 for x in r) / len(r) for w, r in zip(weights, rollouts, strict=True))
-        / total
-    )
+    variance = sum(w * sum((x - mean) ** 2 for x in r) / len(r) for w, r in zip(weights, rollouts, strict=True)) / total
     return mean, math.sqrt(variance)

@@ -145,7 +145,8 @@ def test_a_layer_follows_a_unit_that_drifts_for_50_rollouts(bins: Any) -> None:
     [
         ({"n_atoms": 1}, "n_atoms"),
         ({"v_min": 1.0, "v_max": 1.0}, "v_max"),
-        ({"v_min": float("nan")}, "v_max"),
+        ({"v_min": float("nan")}, "v_min"),
+        ({"v_min": -float("inf")}, "v_min"),
         ({"v_max": float("inf")}, "v_max"),
         ({"sigma_ratio": 0.0}, "sigma_ratio"),
         ({"target": "two-hot"}, "Did you mean 'two_hot'"),

@@ -181,9 +181,7 @@ def test_without_a_scale_there_is_no_unit_to_move() -> None:
 def test_a_traced_ensemble_equals_eager_on_other_data(head: ValueHead, reduction, scale: ReturnScale) -> None:
     ensemble = CriticEnsemble(head, reduction, 2, scale)
 
-    def critics(
-        outputs: list[Tensor], returns: Tensor, old_values: Tensor, clip_range: Tensor
-    ) -> tuple[Tensor, ...]:
+    def critics(outputs: list[Tensor], returns: Tensor, old_values: Tensor, clip_range: Tensor) -> tuple[Tensor, ...]:
         distributions = ensemble.distributions(outputs)
         loss = ensemble.loss(distributions, ensemble.to_units(returns), old_values, clip_range)
         return ensemble.value(distributions), loss, ensemble.disagreement(distributions)
@@ -203,9 +201,7 @@ def test_vmap_over_members_equals_a_loop(head: ValueHead) -> None:
         return ensemble.loss(ensemble.distributions(outputs), returns, old_values, clip_range).mean()
 
     gradient = torch.func.grad(loss)
-    stacked = [
-        torch.stack([random_outputs(head, 10 * critic + seed) for seed in range(3)]) for critic in range(2)
-    ]
+    stacked = [torch.stack([random_outputs(head, 10 * critic + seed) for seed in range(3)]) for critic in range(2)]
     rest = (torch.randn(3, 5), torch.randn(3, 5, 2), torch.tensor([0.1, 0.5, 2.0]))
     together = torch.func.vmap(gradient)(stacked, *rest)
     for member in range(3):

@@ -50,16 +50,12 @@ def test_lower_tail_mean_equals_its_twin_for_100_random_steps() -> None:
             reference.lower_tail_mean(position, mass, alpha)
             for position, mass in zip(positions.tolist(), probabilities.tolist(), strict=True)
         ]
-        assert_close(
-            lower_tail_mean(positions, probabilities, alpha), torch.tensor(expected), atol=1e-5, rtol=1e-4
-        )
+        assert_close(lower_tail_mean(positions, probabilities, alpha), torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
 def test_lower_tail_mean_has_a_gradient_for_the_tail_only() -> None:
     positions = torch.tensor([[3.0, 1.0, 2.0, 0.0]], requires_grad=True)
-    (gradient,) = torch.autograd.grad(
-        lower_tail_mean(positions, torch.full((1, 4), 0.25), 0.5).sum(), positions
-    )
+    (gradient,) = torch.autograd.grad(lower_tail_mean(positions, torch.full((1, 4), 0.25), 0.5).sum(), positions)
     assert gradient.tolist() == [[0.0, 0.5, 0.0, 0.5]]
 
 
@@ -89,9 +85,7 @@ def test_rescale_keeps_the_parameters_that_the_optimizer_holds(head: ValueHead) 
         assert now.grad_fn is None
 
 
-@pytest.mark.parametrize(
-    "head", [ScalarHead(), QuantileHead(), CategoricalHead(), CategoricalHead(bins="symlog")]
-)
+@pytest.mark.parametrize("head", [ScalarHead(), QuantileHead(), CategoricalHead(), CategoricalHead(bins="symlog")])
 def test_an_unchanged_unit_changes_no_prediction(head: ValueHead) -> None:
     layer, features = nn.Linear(3, head.n_outputs), torch.randn(4, 3)
     before = head.distribution(layer(features)).mean

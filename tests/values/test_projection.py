@@ -29,9 +29,7 @@ def supports(draw: st.DrawFn) -> Tensor:
 
 @st.composite
 def masses(draw: st.DrawFn, size: int) -> Tensor:
-    weights = torch.tensor(
-        draw(st.lists(st.floats(0.0, 1.0), min_size=size, max_size=size)), dtype=torch.float64
-    )
+    weights = torch.tensor(draw(st.lists(st.floats(0.0, 1.0), min_size=size, max_size=size)), dtype=torch.float64)
     return ((weights + 1e-3) / (weights + 1e-3).sum()).unsqueeze(0)
 
 
@@ -47,9 +45,7 @@ def test_projection_conserves_mass_wherever_it_comes_from(data: st.DataObject, s
 
 @settings(max_examples=50)
 @given(st.data(), supports())
-def test_projection_keeps_a_mean_that_comes_from_inside_of_the_support(
-    data: st.DataObject, support: Tensor
-) -> None:
+def test_projection_keeps_a_mean_that_comes_from_inside_of_the_support(data: st.DataObject, support: Tensor) -> None:
     probabilities = data.draw(masses(4))
     shares = torch.tensor([data.draw(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4))]).double()
     positions = support[0] + shares * (support[-1] - support[0])
@@ -59,9 +55,7 @@ def test_projection_keeps_a_mean_that_comes_from_inside_of_the_support(
 
 @settings(max_examples=50)
 @given(st.data(), supports())
-def test_projection_onto_the_same_atoms_is_the_identity_to_the_bit(
-    data: st.DataObject, support: Tensor
-) -> None:
+def test_projection_onto_the_same_atoms_is_the_identity_to_the_bit(data: st.DataObject, support: Tensor) -> None:
     probabilities = data.draw(masses(len(support)))
     assert torch.equal(categorical_projection(probabilities, support.unsqueeze(0), support), probabilities)
 
@@ -81,15 +75,11 @@ def test_projection_has_a_gradient_for_probabilities_and_positions() -> None:
     probabilities = torch.rand(2, 3, dtype=torch.float64).softmax(-1).requires_grad_()
     positions = torch.tensor([[-2.5, 0.2, 3.0], [-9.0, -0.3, 9.0]], dtype=torch.float64, requires_grad=True)
     support = UNEVEN.double()
-    assert torch.autograd.gradcheck(
-        lambda p, x: categorical_projection(p, x, support), (probabilities, positions)
-    )
+    assert torch.autograd.gradcheck(lambda p, x: categorical_projection(p, x, support), (probabilities, positions))
 
 
 def test_several_positions_on_one_atom_give_it_all_their_mass() -> None:
-    projected = categorical_projection(
-        torch.tensor([[0.25, 0.25, 0.5]]), torch.tensor([[0.5, 0.5, 9.0]]), UNEVEN
-    )
+    projected = categorical_projection(torch.tensor([[0.25, 0.25, 0.5]]), torch.tensor([[0.5, 0.5, 9.0]]), UNEVEN)
     assert projected.tolist() == [[0.0, 0.0, 0.0, 0.5, 0.5]]
 
 

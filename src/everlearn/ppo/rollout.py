@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from everlearn.core.errors import NonFiniteError
+from everlearn.core.finite import require_finite
 from everlearn.ppo.policy import Evaluator
 from everlearn.ppo.update import Minibatch
 
@@ -48,7 +48,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             NonFiniteError: If an environment returns a NaN or an infinity; nothing has been learned from it.
         """
         assert self._last_obs is not None, "No previous observation was provided"
-        self._require_finite(self._last_obs)
+        require_finite("observation", self._last_obs, step=self.num_timesteps // env.num_envs)
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -66,7 +66,9 @@ class RolloutCollector(OnPolicyAlgorithm):
             clipped_actions = self._within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
-            self._require_finite(new_obs, rewards)
+            steps = self.num_timesteps // env.num_envs
+            require_finite("reward", rewards, step=steps)
+            require_finite("observation", new_obs, step=steps)
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -108,27 +110,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         for index in np.flatnonzero(dones):
             info = infos[index]
             if info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-                self._require_finite(info["terminal_observation"], environment=int(index))
+                steps = self.num_timesteps // len(dones)
+                require_finite("terminal observation", info["terminal_observation"], step=steps, environment=int(index))
                 terminal_obs = self.policy.obs_to_tensor(info["terminal_observation"])[0]
                 with torch.no_grad():
                     rewards[index] += (self.gamma * self.policy.predict_values(terminal_obs)[0]).item()
-
-    def _require_finite(
-        self, observations: Any, rewards: np.ndarray | float = 0.0, environment: int | None = None
-    ) -> None:
-        """Refuse what is not finite; without ``environment`` the leading axis counts the environments."""
-        keyed = observations.items() if isinstance(observations, dict) else ()
-        parts = [(f"observation '{key}'", values) for key, values in keyed] or [("observation", observations)]
-        for name, values in [*parts, ("reward", rewards)]:
-            values = np.asarray(values)
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                place = tuple(np.argwhere(~np.isfinite(values))[0])
-                raise NonFiniteError(
-                    f"Environment {place[0] if environment is None else environment} returned a non-finite {name} "
-                    f"({values[place]}) at env-step {self.num_timesteps} "
-                    f"(step {self.num_timesteps // self.n_envs} of each environment). "
-                    "The parameters are unchanged. Look for divisions by zero or a diverging simulation in its step()."
-                )
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ class ValueHeadConformance:
     @pytest.mark.parametrize("batch", [1, BATCH])
     def test_b21_every_tensor_has_the_batch_as_its_leading_size(self, head: ValueHead, batch: int) -> None:
         """B21, and B40 for a batch of one."""
-        shapes = {
-            each.shape for each in readings(head, random_outputs(head, batch=batch), torch.zeros(batch))
-        }
+        shapes = {each.shape for each in readings(head, random_outputs(head, batch=batch), torch.zeros(batch))}
         assert {shape[0] for shape in shapes} == {batch}
         assert {len(shape) for shape in shapes} == {1, 2}
 
@@ -147,9 +145,7 @@ class ValueHeadConformance:
     def test_recentre_puts_the_mean_where_it_is_told(self, head: ValueHead, layer: nn.Linear) -> None:
         """As far as the head can represent it."""
         wanted = self.returns.flip(0)
-        assert_close(
-            predicted(head, layer).recentre(wanted).mean, wanted, atol=self.shift_tolerance, rtol=0.0
-        )
+        assert_close(predicted(head, layer).recentre(wanted).mean, wanted, atol=self.shift_tolerance, rtol=0.0)
 
     def test_cvar_of_everything_is_the_mean(self, distribution: ValueDistribution) -> None:
         """The worst share of 1 is all."""
@@ -167,11 +163,11 @@ class ValueHeadConformance:
         with pytest.raises(ArgumentError, match="alpha"):
             distribution.cvar(alpha)
 
-    def test_spread_is_never_negative(self, head: ValueHead, distribution: ValueDistribution) -> None:
-        """A standard deviation; learned from one return only, it is small."""
-        assert (distribution.spread >= 0).all()
-        certain = predicted(head, fitted_layer(head, self.returns)).spread
-        assert (certain <= 0.5).all()
+    def test_spread_is_small_where_one_return_was_always_seen(self, head: ValueHead, layer: nn.Linear) -> None:
+        """A standard deviation: never negative, and not above a few bins."""
+        spread = predicted(head, layer).spread
+        assert (spread >= 0).all()
+        assert (spread <= 0.5).all()
 
     def test_a_traced_graph_reads_other_data_as_eager_does(self, head: ValueHead) -> None:
         """No value of a tensor is burnt in."""

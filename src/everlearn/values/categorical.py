@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, final
@@ -104,6 +105,7 @@ class CategoricalHead(ValueHead):
 
     def __post_init__(self) -> None:
         require_in_range("n_atoms", self.n_atoms, 2)
+        require_in_range("v_min", self.v_min, -math.inf, open_low=True, open_high=True)
         require_in_range("v_max", self.v_max, self.v_min, open_low=True, open_high=True)
         require_in_range("sigma_ratio", self.sigma_ratio, 0.0, open_low=True, open_high=True)
         _require_known("target", self.target, _TARGETS)
@@ -131,14 +133,13 @@ class CategoricalHead(ValueHead):
         return gaussian_histogram(forward(returns), self._grid(returns), self.sigma_ratio)
 
     @torch.no_grad()
-    def rescale_(
-        self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor
-    ) -> None:
+    def rescale_(self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
         """Read the old log-density where the new atoms lie: predictions stay to within about one bin.
 
-        The map is linear in the logits, so that it can be written into the layer. Outside of the old support,
-        where there was no mass, probability falls with the third power of the distance; extrapolated logits
-        would put mass there. See ``ValueHead.rescale_``.
+        The map is linear in the logits, so that it can be written into the layer; a distribution narrower
+        than a bin snaps to the nearest atom. Outside of the old support, where there was no mass, probability
+        falls with the third power of the distance; extrapolated logits would put mass there. See
+        ``ValueHead.rescale_``.
         """
         support = self.support(linear.weight)
         (width,) = torch.gradient(support)

@@ -127,6 +127,4 @@ class CriticEnsemble:
 
     def _require_one_per_critic(self, name: str, given: Sequence[object]) -> None:
         if len(given) != self.n_critics:
-            raise ArgumentError(
-                f"{name} has {len(given)} entries for {self.n_critics} critics. Give one for each."
-            )
+            raise ArgumentError(f"{name} has {len(given)} entries for {self.n_critics} critics. Give one for each.")

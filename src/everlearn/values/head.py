@@ -89,9 +89,7 @@ class ValueHead(ABC):
         """The distributions that ``outputs``, (batch, n_outputs), stand for."""
 
     @abstractmethod
-    def rescale_(
-        self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor
-    ) -> None:
+    def rescale_(self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
         """Change a critic's last layer in place so that its predictions in reward units survive a new unit.
 
         Args:
@@ -128,9 +126,7 @@ def lower_tail_mean(positions: Tensor, probabilities: Tensor, alpha: float) -> T
 
 
 @torch.no_grad()
-def rescale_affine_(
-    linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor
-) -> None:
+def rescale_affine_(linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
     """``w <- w*s/s'`` and ``b <- (b*s + m - m')/s'``, in place: ``s'*(wx + b) + m'`` stays what it was.
 
     The output-preserving step of PopArt (van Hasselt et al. 2016, equation 9), for heads whose outputs are

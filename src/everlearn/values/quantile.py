@@ -110,8 +110,6 @@ class QuantileHead(ValueHead):
         """The distributions with the quantiles ``outputs``, (batch, n_quantiles)."""
         return QuantileDistribution(outputs, self.kappa)
 
-    def rescale_(
-        self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor
-    ) -> None:
+    def rescale_(self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
         """Keep every quantile in reward units exactly; see ``ValueHead.rescale_``."""
         rescale_affine_(linear, old_mean, old_std, new_mean, new_std)

@@ -73,8 +73,6 @@ class ScalarHead(ValueHead):
         """Points at ``outputs``, (batch, 1)."""
         return ScalarDistribution(outputs.squeeze(-1))
 
-    def rescale_(
-        self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor
-    ) -> None:
+    def rescale_(self, linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
         """Keep predictions in reward units exactly; see ``ValueHead.rescale_``."""
         rescale_affine_(linear, old_mean, old_std, new_mean, new_std)

@@ -1,0 +1,37 @@
+"""A gate for values that come from environments: no NaN and no infinity passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from everlearn.core.errors import NonFiniteError
+
+
+def require_finite(quantity: str, values: Any, *, step: int, environment: int | None = None) -> None:
+    """Raise unless all floating-point values are finite.
+
+    Args:
+        quantity: What they are: "reward", "observation".
+        values: An array, (n_envs, ...), or a dictionary of such; of one environment if ``environment`` is given.
+        step: At which step of each environment they came.
+        environment: From which environment they came; None for one row per environment.
+
+    Raises:
+        NonFiniteError: Naming the quantity, the environment and its step.
+    """
+    parts = values if isinstance(values, Mapping) else {"": values}
+    for key, part in parts.items():
+        array = np.asarray(part)
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        rows = array[np.newaxis] if environment is not None else array
+        row = int(np.argwhere(~np.isfinite(rows))[0][0])
+        name = f"{quantity} '{key}'" if key else quantity
+        raise NonFiniteError(
+            f"Environment {row if environment is None else environment} returned a non-finite {name} at step {step}: "
+            f"{rows[row]}. Nothing was learned from it; parameters are unchanged. Correct the environment, "
+            "or wrap it so that it ends the episode with a finite reward and observation instead."
+        )
