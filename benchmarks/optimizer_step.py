@@ -136,13 +136,13 @@ def _compare(network: Network, repetitions: int, announce: Announce) -> Comparis
     references = [*TORCH_OPTIMIZERS, RANDN, PEER]
     return Comparison(
         title=network.title,
-        unit="microseconds",
+        unit="µs",
         samples={name: samples[name] for name in [*references, *OWN_OPTIMIZERS]},
         peer=PEER,
         more_is_better=False,
         targets=network.targets,
         references=references,
-        details={"state, bytes/parameter": {name: state_bytes(optimizer) for name, optimizer in optimizers.items()}},
+        details={"bytes per parameter": {name: state_bytes(optimizer) for name, optimizer in optimizers.items()}},
     )
 
 

@@ -46,13 +46,22 @@ class Table:
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row per contestant: median, lowest and highest sample, ratio to the peer, and the further columns."""
-    columns = ["contestant", comparison.unit, "lowest", "highest", f"ratio to {comparison.peer}", *comparison.details]
+    columns = ["contestant", comparison.unit, "lowest", "highest", "ratio", *comparison.details]
     rows = []
     for name, samples in comparison.samples.items():
         figures = [comparison.median(name), min(samples), max(samples), comparison.ratio(name)]
         details = [column.get(name) for column in comparison.details.values()]
         rows.append([name, *(NOTHING if figure is None else number(figure) for figure in [*figures, *details])])
-    return Table(comparison.title, columns, rows)
+    return Table(f"{comparison.title}, ratio to {comparison.peer}", columns, rows)
+
+
+def part_table(title: str, unit: str, parts: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row per contestant: the size of every part and their sum. Parts are part to contestant to size."""
+    rows = []
+    for name in next(iter(parts.values())):
+        sizes = [part[name] for part in parts.values()]
+        rows.append([name, *map(number, [*sizes, sum(sizes)])])
+    return Table(title, [unit, *parts, "sum"], rows)
 
 
 def target_table(comparisons: Sequence[Comparison]) -> Table:

@@ -15,7 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from benchmarks.measure import Announce, Comparison, Target, interleave
 from benchmarks.plots import draw_comparison, draw_parts, panels
 from benchmarks.results import Report
-from benchmarks.tables import comparison_table, target_table
+from benchmarks.tables import comparison_table, part_table, target_table
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
 
 PEER = "SB3 PPO"
@@ -105,18 +105,27 @@ class TimedMethod:
 def run(settings: Settings, announce: Announce) -> Report:
     """Measure all algorithms on all environments."""
     iterations = {env_id: _measure(env_id, settings, announce) for env_id in TARGETS}
-    comparisons = [_comparison(env_id, measured, settings) for env_id, measured in iterations.items()]
+    comparisons = [_comparison(env_id, turns, settings) for env_id, turns in iterations.items()]
+    profiles = [_profile(turns) for turns in iterations.values()]
     figure, axes = panels("Throughput of one agent", 2, len(comparisons), size=(6.5, 2.6))
-    for column, (env_id, comparison) in enumerate(zip(iterations, comparisons, strict=True)):
+    tables = []
+    for column, (comparison, profile) in enumerate(zip(comparisons, profiles, strict=True)):
         draw_comparison(axes[0][column], comparison)
-        draw_parts(axes[1][column], "where the time goes", "seconds per iteration", _profile(iterations[env_id]))
+        draw_parts(axes[1][column], "where the time goes", "seconds per iteration", profile)
+        tables += [
+            comparison_table(comparison),
+            part_table(f"{comparison.title}, where the time goes", "seconds per iteration", profile),
+        ]
     return Report(
         name="throughput",
         title="Throughput",
         method=METHOD,
         settings=asdict(settings),
-        data=[comparison.as_dict() for comparison in comparisons],
-        tables=[*map(comparison_table, comparisons), target_table(comparisons)],
+        data=[
+            {**comparison.as_dict(), "seconds": profile}
+            for comparison, profile in zip(comparisons, profiles, strict=True)
+        ],
+        tables=[*tables, target_table(comparisons)],
         figure=figure,
     )
 
@@ -150,12 +159,15 @@ def _contestant(
 
 
 def _comparison(env_id: str, iterations: dict[str, list[Iteration]], settings: Settings) -> Comparison:
-    speeds = {name: [settings.rollout_size / turn.seconds for turn in turns] for name, turns in iterations.items()}
-    details = {f"{part}, s": seconds for part, seconds in _profile(iterations).items()}
     return Comparison(
-        env_id, "env-steps/s", speeds, PEER, more_is_better=True,
-        targets=TARGETS[env_id], references={PEER}, details=details,
-    )  # fmt: skip
+        title=env_id,
+        unit="env-steps/s",
+        samples={name: [settings.rollout_size / turn.seconds for turn in turns] for name, turns in iterations.items()},
+        peer=PEER,
+        more_is_better=True,
+        targets=TARGETS[env_id],
+        references={PEER},
+    )
 
 
 def _profile(iterations: dict[str, list[Iteration]]) -> dict[str, dict[str, float]]:

@@ -58,18 +58,18 @@ class Scripted(gymnasium.Env[Any, Any]):
         self.steps = 0
 
     def observation(self) -> np.ndarray:
-        if self.steps == self.bad_observation_at:
-            return np.full(2, np.nan, np.float32)
         return np.array([np.sin(self.steps), np.cos(self.steps)], np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        return self.observation(), {}
+        bad = self.steps == self.bad_observation_at == 0
+        return self.observation() * (np.nan if bad else 1), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         reward, ending = self.script[self.steps % len(self.script)]
         self.steps += 1
-        return self.observation(), reward, ending == "terminates", ending == "runs out of time", {}
+        observation = self.observation() * (np.nan if self.steps == self.bad_observation_at else 1)
+        return observation, reward, ending == "terminates", ending == "runs out of time", {}
 
 
 def acting_in(action_space: spaces.Space[Any]) -> Environment:

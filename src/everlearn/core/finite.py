@@ -29,9 +29,10 @@ def require_finite(quantity: str, values: Any, *, step: int, environment: int | 
             continue
         rows = array[np.newaxis] if environment is not None else array
         row = int(np.argwhere(~np.isfinite(rows))[0][0])
+        culprit = row if environment is None else environment
         name = f"{quantity} '{key}'" if key else quantity
         raise NonFiniteError(
-            f"Environment {row if environment is None else environment} returned a non-finite {name} at step {step}: "
+            f"Environment {culprit} returned a non-finite {name} at its step {step}: "
             f"{rows[row]}. Nothing was learned from it; parameters are unchanged. Correct the environment, "
             "or wrap it so that it ends the episode with a finite reward and observation instead."
         )

@@ -1,0 +1,382 @@
+"""Collecting: advantages, the behaviour policy, reading the buffer, refusing what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import stable_baselines3
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor
+from torch.testing import assert_close
+
+from everlearn import PPO, DistributionalPPO
+from everlearn.core.errors import NonFiniteError
+from everlearn.ppo import rollout as rollout_module
+from everlearn.ppo.rollout import Rollout, read_rollout, recover_behaviour
+from everlearn.values import ValueDistribution
+from tests.ppo.updates import assert_identical, learned, model_of
+from tests.ppo.worlds import Scripted, scripted, world
+
+Script = Sequence[tuple[float, str]]
+
+
+class AtRolloutEnd(BaseCallback):
+    """Looks at a model whose buffer is full, before it learns."""
+
+    def __init__(self, look: Callable[[PPO], None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._look(self.model)
+
+
+def first_rollout(model: PPO, look: Callable[[PPO], Any]) -> Any:
+    """What ``look`` sees of the model at the end of its first rollout."""
+    seen: list[Any] = []
+    model.learn(model.n_steps * model.n_envs, callback=AtRolloutEnd(lambda model: seen.append(look(model))))
+    return seen[0]
+
+
+# --- advantages -------------------------------------------------------------------------------------------------------
+
+MIXED: Script = [
+    (1.0, "goes on"),
+    (-2.0, "goes on"),
+    (0.5, "runs out of time"),
+    (3.0, "goes on"),
+    (1.0, "terminates"),
+    (-1.0, "runs out of time"),
+    (2.0, "goes on"),
+]
+
+
+def observation_at(step: int) -> Tensor:
+    return torch.tensor([[np.sin(step), np.cos(step)]], dtype=torch.float32)
+
+
+def advantages_by_definition(
+    script: Script, value: Callable[[int], float], n_steps: int, gamma: float, gae_lambda: float
+) -> list[float]:
+    """``A_t = sum_k (gamma*lambda)^k * delta_(t+k)`` up to the end of the episode or rollout, slowly."""
+    advantages = []
+    for start in range(n_steps):
+        advantage, weight = 0.0, 1.0
+        for step in range(start, n_steps):
+            reward, ending = script[step % len(script)]
+            following = 0.0 if ending == "terminates" else gamma * value(step + 1)
+            advantage += weight * (reward + following - value(step))
+            weight *= gamma * gae_lambda
+            if ending != "goes on":
+                break
+        advantages.append(advantage)
+    return advantages
+
+
+def truncated_by_hand(distributions: Sequence[ValueDistribution]) -> Tensor:
+    pooled = torch.cat([distribution.quantiles for distribution in distributions], -1).sort(-1).values
+    return pooled[:, :12].mean(-1)  # of 16
+
+
+BY_HAND: dict[str, tuple[Any, Callable[[Sequence[ValueDistribution]], Tensor]]] = {
+    "mean": ("mean", lambda two: (two[0].mean + two[1].mean) / 2),
+    "min": ("min", lambda two: torch.minimum(two[0].mean, two[1].mean)),
+    "lcb": (
+        {"kind": "lcb", "c": 3.0},
+        lambda two: (two[0].mean + two[1].mean - 3 * (two[0].mean - two[1].mean).abs()) / 2,
+    ),
+    "truncated": ({"kind": "truncated", "fraction": 0.25}, truncated_by_hand),
+}
+
+
+def values_by_hand(model: PPO, reduction: str, n_steps: int) -> list[float]:
+    """Of the observations 0 to n_steps, in reward units."""
+    _, reduce = BY_HAND[reduction]
+    with torch.no_grad():
+        distributions = model.policy.predict_distributions(torch.cat([observation_at(t) for t in range(n_steps + 1)]))
+    return [2.0 + 5.0 * value for value in reduce(distributions).tolist()]
+
+
+@pytest.mark.parametrize("reduction", BY_HAND)
+def test_b23_advantages_bootstraps_and_logs_use_the_declared_reduction(reduction: str) -> None:
+    """B23."""
+    model = DistributionalPPO(
+        "MlpPolicy",
+        scripted(MIXED),
+        n_steps=18,
+        batch_size=18,
+        gamma=0.9,
+        gae_lambda=0.8,
+        value_head={"kind": "quantile", "n_quantiles": 8},
+        critic_reduction=BY_HAND[reduction][0],
+        seed=1,
+        device="cpu",
+    )
+    model.policy.return_scale.mean.fill_(2.0)
+    model.policy.return_scale.std.fill_(5.0)
+
+    def look(model: PPO) -> tuple[list[float], np.ndarray, np.ndarray, np.ndarray]:
+        buffer = model.rollout_buffer
+        arrays = (buffer.values, buffer.advantages, buffer.returns)
+        return values_by_hand(model, reduction, 18), *(array.flatten() for array in arrays)
+
+    expected, values, advantages, returns = first_rollout(model, look)
+    assert values == pytest.approx(expected[:-1], rel=1e-5)
+    by_definition = advantages_by_definition(MIXED, expected.__getitem__, 18, 0.9, 0.8)
+    assert advantages == pytest.approx(by_definition, rel=1e-4, abs=1e-4)
+    assert returns == pytest.approx(advantages + values)
+    explained = 1 - np.var(returns - np.array(expected[:-1])) / np.var(returns)
+    assert model.logger.name_to_value["train/explained_variance"] == pytest.approx(explained, rel=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "min"])
+def test_b23_the_logged_value_is_the_declared_reduction(reduction: str) -> None:
+    """B23."""
+    model = model_of("pendulum", critic_reduction=reduction)
+    observations = first_rollout(model, lambda model: read_rollout(model.rollout_buffer, model.action_space)).samples
+    distributions = model.policy.predict_distributions(observations.observations)
+    scale = model.policy.return_scale
+    expected = scale.denormalize(BY_HAND[reduction][1](distributions)).mean().item()
+    assert model.logger.name_to_value["critics/value_mean"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [("runs out of time", [-1.0, 2.0]), ("terminates", [-3.0, 2.0]), ("goes on", [-0.2, 2.0])],
+)
+def test_truncation_adds_the_discounted_value_and_cuts_the_recursion(ending: str, expected: list[float]) -> None:
+    script = [(1.0, ending), (4.0, "goes on")]
+    model = PPO(
+        "MlpPolicy", scripted(script), n_steps=2, batch_size=2, gamma=0.5, gae_lambda=0.8, n_epochs=1, device="cpu"
+    )
+    with torch.no_grad():
+        model.policy.value_net.weight.zero_()
+        model.policy.value_net.bias.fill_(4.0)
+    advantages = first_rollout(model, lambda model: model.rollout_buffer.advantages.flatten().copy())
+    assert advantages == pytest.approx(expected)
+
+
+# --- the behaviour policy ---------------------------------------------------------------------------------------------
+
+KINDS: dict[str, dict[str, Any]] = {
+    "discrete": {},
+    "continuous": {"place": "pendulum"},
+    "gSDE": {"place": "pendulum", "use_sde": True, "sde_sample_freq": 4},
+    "squashed gSDE": {"place": "pendulum", "use_sde": True, "policy_kwargs": {"squash_output": True}},
+    "images": {"place": "images", "policy": "CnnPolicy"},
+    "dictionaries": {"place": "dictionaries", "policy": "MultiInputPolicy"},
+    "several numbers": {"place": "several numbers"},
+    "scalar": {"algorithm": PPO, "place": "pendulum"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_b24_log_probabilities_and_values_of_the_rollout_are_reproduced(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B24."""
+    monkeypatch.setattr(rollout_module, "CHUNK", 13)  # the last chunk is a short one
+    model = model_of(**KINDS[kind])
+    model.learn(32)  # so that critics have a unit, and weights are not the first
+
+    def look(model: PPO) -> tuple[Rollout, Any]:
+        rollout = read_rollout(model.rollout_buffer, model.action_space)
+        return rollout, recover_behaviour(model.evaluator, rollout)
+
+    rollout, behaviour = first_rollout(model, look)
+    assert_close(behaviour.log_prob, rollout.samples.old_log_prob, rtol=1e-5, atol=1e-5)
+    assert_close(behaviour.value, rollout.values, rtol=1e-4, atol=1e-4)
+    assert behaviour.means.shape == (32, model.n_critics)
+    logged = model.logger.name_to_value
+    assert logged["train/behaviour_log_prob_error"] < 1e-4
+    assert logged["train/behaviour_value_error"] < 1e-4
+
+
+@pytest.mark.parametrize("layer", ["action_net", "value_net"])
+def test_b24_a_policy_that_changed_during_the_rollout_is_noticed_once(layer: str) -> None:
+    """B24."""
+
+    class Meddling(BaseCallback):
+        def _on_step(self) -> bool:
+            with torch.no_grad():
+                getattr(self.model.policy, layer).bias[0].add_(1.0)
+            return True
+
+    model = model_of("cartpole", algorithm=PPO)
+    with pytest.warns(UserWarning, match="so the first ratios are not 1|the first ratios are not 1") as caught:
+        model.learn(64, callback=Meddling())
+    assert len(caught) == 1
+    assert model.logger.name_to_value["train/behaviour_log_prob_error"] > 1e-2 or layer == "value_net"
+
+
+# --- reading the buffer -----------------------------------------------------------------------------------------------
+
+
+class Doubling(RolloutBuffer):
+    """A user's buffer, which hands out its advantages times a factor."""
+
+    def __init__(self, *args: Any, factor: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.factor = factor
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> RolloutBufferSamples:
+        samples = super()._get_samples(batch_inds, env)
+        return samples._replace(advantages=samples.advantages * self.factor)
+
+
+def flattened(array: np.ndarray) -> Tensor:
+    """(steps, environments, ...) as (environments * steps, ...)."""
+    return torch.as_tensor(array.swapaxes(0, 1).reshape(-1, *array.shape[2:]).copy())
+
+
+def test_a_rollout_is_read_in_the_buffers_order_and_no_generator_advances() -> None:
+    own = {"rollout_buffer_class": Doubling, "rollout_buffer_kwargs": {"factor": 2.0}}
+    model = PPO("MlpPolicy", world("cartpole", 2), n_steps=8, batch_size=8, n_epochs=1, device="cpu", **own)
+
+    def look(model: PPO) -> None:
+        buffer = model.rollout_buffer
+        expected = {
+            name: flattened(getattr(buffer, name))
+            for name in ("observations", "actions", "log_probs", "advantages", "returns", "values")
+        }
+        before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        rollout = read_rollout(buffer, model.action_space)
+        assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+        samples = rollout.samples
+        assert torch.equal(samples.observations, expected["observations"])
+        assert torch.equal(samples.actions, expected["actions"].long().flatten())
+        assert torch.equal(samples.old_log_prob, expected["log_probs"])
+        assert torch.equal(samples.advantages, 2 * expected["advantages"])
+        assert torch.equal(rollout.raw_returns, expected["returns"])
+        assert torch.equal(rollout.values, expected["values"])
+        assert torch.equal(samples.old_values, expected["values"].unsqueeze(1))
+
+    first_rollout(model, look)
+
+
+def test_minibatches_are_numpys_permutation_of_dictionaries_too() -> None:
+    model = model_of("dictionaries", policy="MultiInputPolicy", n_steps=20, batch_size=20, n_epochs=1)
+    rollout = first_rollout(model, lambda model: read_rollout(model.rollout_buffer, model.action_space))
+    np.random.seed(5)
+    order = torch.as_tensor(np.random.permutation(20))
+    np.random.seed(5)
+    minibatches = list(rollout.minibatches(8))
+    assert [len(minibatch.returns) for minibatch in minibatches] == [8, 8, 4]
+    for key, values in rollout.samples.observations.items():
+        assert torch.equal(torch.cat([minibatch.observations[key] for minibatch in minibatches]), values[order])
+    for field in range(1, 6):
+        assert torch.equal(torch.cat([minibatch[field] for minibatch in minibatches]), rollout.samples[field][order])
+
+
+# --- what is not finite -----------------------------------------------------------------------------------------------
+
+GOOD: Script = [(1.0, "goes on")]
+LATE: Script = [(1.0, "goes on"), (1.0, "goes on"), (1.0, "runs out of time")]
+
+
+class LostVector(SimpleMultiObsEnv):
+    """Its vector is infinite from the third step on."""
+
+    def get_state_mapping(self) -> dict[str, np.ndarray]:
+        mapping = super().get_state_mapping()
+        return {**mapping, "vec": mapping["vec"] * np.inf} if self.count >= 3 else mapping
+
+
+def bad_worlds() -> dict[str, tuple[DummyVecEnv, str]]:
+    nan_reward = [(1.0, "goes on"), (1.0, "goes on"), (np.nan, "goes on")]
+    infinite_reward = [(1.0, "goes on"), (-np.inf, "terminates")]
+    return {
+        "reward NaN": (scripted(GOOD, nan_reward), r"Environment 1 .*reward at its step 3: nan"),
+        "reward infinite": (scripted(infinite_reward), r"Environment 0 .*reward at its step 2: -inf"),
+        "observation": (
+            DummyVecEnv([lambda: Scripted(GOOD), lambda: Scripted(GOOD, bad_observation_at=4)]),
+            r"Environment 1 .* non-finite observation at its step 4: ",
+        ),
+        "first observation": (
+            DummyVecEnv([lambda: Scripted(GOOD), lambda: Scripted(GOOD, bad_observation_at=0)]),
+            r"Environment 1 .* non-finite observation at its step 0: ",
+        ),
+        "terminal observation": (
+            DummyVecEnv([lambda: Scripted(LATE)] * 2 + [lambda: Scripted(LATE, bad_observation_at=3)]),
+            r"Environment 2 .* non-finite terminal observation at its step 3: ",
+        ),
+        "a part of the observation": (
+            DummyVecEnv([LostVector]),
+            r"Environment 0 .*observation 'vec' at its step 3: ",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", bad_worlds())
+def test_what_is_not_finite_is_refused_with_environment_and_step_and_nothing_is_learned(case: str) -> None:
+    environment, message = bad_worlds()[case]
+    policy = "MultiInputPolicy" if isinstance(environment.observation_space, spaces.Dict) else "MlpPolicy"
+    model = DistributionalPPO(policy, environment, n_steps=16, batch_size=16, device="cpu")
+    before = learned(model)
+    with np.errstate(invalid="ignore"), pytest.raises(NonFiniteError, match=message):
+        model.learn(64)
+    assert_identical(learned(model), before)
+
+
+# --- callbacks --------------------------------------------------------------------------------------------------------
+
+
+class NamesSeen(BaseCallback):
+    """The local names at each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, set[str]] = {}
+
+    def _on_training_start(self) -> None:
+        self.names["training start"] = set(self.locals)
+
+    def _on_step(self) -> bool:
+        self.names["step"] = set(self.locals)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.names["rollout end"] = set(self.locals)
+
+
+LEFT_OVER = {"idx", "done", "terminal_obs", "terminal_value", "__class__"}
+"""Of a loop in SB3 that has ended by then."""
+
+
+def test_callbacks_find_sb3s_local_names() -> None:
+    seen = []
+    for algorithm in (stable_baselines3.PPO, PPO):
+        callback = NamesSeen()
+        algorithm("MlpPolicy", world("cartpole"), n_steps=8, batch_size=8, n_epochs=1, device="cpu").learn(16, callback)
+        seen.append(callback.names)
+    expected, found = seen
+    assert {"actions", "rewards", "dones", "infos", "obs_tensor", "values", "log_probs"} <= expected["step"]
+    assert {event: names - found[event] - LEFT_OVER for event, names in expected.items()} == {
+        "training start": set(),
+        "step": set(),
+        "rollout end": set(),
+    }
+
+
+def test_a_callback_that_returns_false_ends_training_before_anything_is_learned() -> None:
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            return self.num_timesteps < 5
+
+    model = model_of()
+    before = learned(model)
+    model.learn(64, callback=Stop())
+    assert model.num_timesteps == 5
+    assert_identical(learned(model), before)
