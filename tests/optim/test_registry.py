@@ -55,13 +55,7 @@ def test_a_mapping_builds_the_optimizer_with_its_arguments(name):
 
 
 def test_numbers_and_pairs_are_read_as_yaml_gives_them():
-    spec: dict[str, Any] = {
-        "kind": "UPGDW",
-        "lr": "3e-4",
-        "betas": [0.8, 0.9],
-        "scope": "group",
-        "adaptive_noise": True,
-    }
+    spec: dict[str, Any] = {"kind": "UPGDW", "lr": "3e-4", "betas": [0.8, 0.9], "scope": "row", "adaptive_noise": True}
     group = optimizers.build(spec, params=random_parameters((2,))).param_groups[0]
     assert (group["lr"], group["beta1"], group["beta2"]) == (3e-4, 0.8, 0.9)
     assert (group["scope"], group["adaptive_noise"]) == ("row", True)

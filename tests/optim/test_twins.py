@@ -7,6 +7,7 @@ from torch import Tensor
 from everlearn.core.rng import private_generator
 from everlearn.optim import UPGD, AdaptiveUPGD
 from everlearn.optim.noise import NoiseStream, make_stream
+from everlearn.optim.shelf import is_large
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.testing.optimizers import held, random_gradients, random_parameters, take_step
 from tests.reference import upgd as reference
@@ -41,15 +42,19 @@ def change_hyper_parameters(optimizer: UtilityOptimizer) -> None:
 
 
 def noise_for(optimizer: UtilityOptimizer, stream: NoiseStream, gradients: list[Tensor | None]) -> list[Tensor]:
-    """The numbers the optimizer draws: at once, for all that have a gradient and take noise."""
+    """The numbers the optimizer draws at once for all that have a gradient and take noise: small ones first."""
+    params = held(optimizer)
     sigmas = [group["sigma"] for group in optimizer.param_groups for _ in group["params"]]
     wanted = [gradient is not None and sigma > 0 for gradient, sigma in zip(gradients, sigmas, strict=True)]
-    sizes = [p.numel() if here else 0 for p, here in zip(held(optimizer), wanted, strict=True)]
+    group_of = [index for index, group in enumerate(optimizer.param_groups) for _ in group["params"]]
+    order = sorted(range(len(params)), key=lambda index: (group_of[index], is_large(params[index])))
+    sizes = [params[index].numel() if wanted[index] else 0 for index in order]
     parts = stream.draw(sum(sizes), torch.float64, torch.device("cpu")).split(sizes)
-    return [
-        part.reshape(param.shape) if here else torch.zeros_like(param)
-        for part, param, here in zip(parts, held(optimizer), wanted, strict=True)
-    ]
+    noise = [torch.zeros_like(param) for param in params]
+    for index, part in zip(order, parts, strict=True):
+        if wanted[index]:
+            noise[index] = part.reshape(params[index].shape)
+    return noise
 
 
 def some_missing(gradients: list[Tensor], generator: torch.Generator) -> list[Tensor | None]:

@@ -23,6 +23,7 @@ class FlatLayout:
         self.numel = self.offsets[-1]
         device = tensors[0].device if tensors else torch.device("cpu")
         self._repeats = torch.tensor(self.sizes, dtype=torch.long, device=device)
+        self.root_sizes = self._repeats.double().sqrt()
 
     def __len__(self) -> int:
         return len(self.shapes)

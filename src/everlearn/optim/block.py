@@ -29,6 +29,7 @@ class Block:
         step_scale: Factor for the step, one per parameter or one for all; None is 1.
         noise: Standard normal numbers; None where no noise is added.
         update_rms: Running average of the root mean square of the update, (n,) for n parameters.
+        update: The update of this step where it was needed before the step itself.
     """
 
     param: Tensor
@@ -40,6 +41,7 @@ class Block:
     step_scale: Scalar | None = None
     noise: Tensor | None = None
     update_rms: Tensor | None = None
+    update: Tensor | None = None
 
     def chunks(self, size: int) -> Iterator[Block]:
         """The block in pieces of ``size`` elements that fit the processor's cache; a gathered block stays whole."""
@@ -54,6 +56,7 @@ class Block:
                 grad=self.grad.view(-1)[part],
                 state={name: average.view(-1)[part] for name, average in self.state.items()},
                 noise=None if self.noise is None else self.noise.view(-1)[part],
+                update=None if self.update is None else self.update.view(-1)[part],
             )
 
     def views(self, flat: Tensor) -> list[Tensor]:
@@ -69,3 +72,9 @@ class Block:
     def per_parameter(self, reduce: Callable[[Tensor], Tensor], flat: Tensor) -> Tensor:
         """``reduce`` applied to the view of each parameter: (n,), or a 0-d tensor for a block of one."""
         return reduce(flat) if self.layout is None else torch.stack([reduce(view) for view in self.views(flat)])
+
+    def root_mean_squares(self, flat: Tensor) -> Tensor:
+        """The root mean square of each parameter's view: (n,), or 0-d for a block of one."""
+        if self.layout is None:
+            return torch.linalg.vector_norm(flat) / flat.numel() ** 0.5  # type: ignore[no-any-return]
+        return torch.stack(torch._foreach_norm(self.views(flat))) / self.layout.root_sizes.to(flat.dtype)

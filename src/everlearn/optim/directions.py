@@ -115,6 +115,9 @@ class AdamDirection(Direction):
     def descend_(self, block: Block, hyper: Hyper, step: Scalar, gate: Tensor | None) -> None:
         """``w <- w - step * gate * m^ / (sqrt(v^) + eps)``."""
         scale = None if block.step_scale is None else block.spread(block.step_scale)
+        if block.update is not None:
+            subtract_(block.param, scaled(block.update, gate, scale), step)
+            return
         numerator = scaled(block.state["exp_avg"], gate, scale)
         step = step / block.spread(block.weights["exp_avg"])
         subtract_ratio_(block.param, numerator, self._denominator(block, hyper), step)

@@ -67,14 +67,10 @@ def utility_gate(block: Block, eta: Tensor) -> Tensor:
 
 
 def observe_update_rms_(block: Block, direction: Direction, hyper: Hyper) -> None:
-    """``R <- EMA(rms(update))`` for each parameter of the block, before any scale factor."""
+    """``R <- EMA(rms(update))`` for each parameter of the block, before any scale factor; the update is kept."""
     if block.update_rms is not None:
-        update = direction.update(block, hyper)
-        ema_(
-            block.update_rms,
-            block.per_parameter(lambda u: u.square().mean().sqrt(), update),
-            hyper["noise_beta"],
-        )
+        block.update = direction.update(block, hyper)
+        ema_(block.update_rms, block.root_mean_squares(block.update), hyper["noise_beta"])
 
 
 def noise_std(block: Block, hyper: Hyper) -> Scalar:

@@ -13,7 +13,7 @@ from everlearn.optim.averages import advance_weights_
 from everlearn.optim.block import Block, Hyper, Scalar
 
 BUNDLE_SIZE = 2**15
-"""Parameters below this size are gathered into vectors of at most this size; it is also the size of a chunk."""
+"""Parameters below this size are gathered into vectors of at most this size."""
 KEPT_PLANS = 16
 """Spans are kept for so many patterns of missing gradients; more would fill the memory where they are random."""
 
@@ -21,6 +21,11 @@ KEPT_PLANS = 16
 def state_dtype(param: Tensor) -> torch.dtype:
     """Utilities and moments live in float32 at least."""
     return torch.promote_types(param.dtype, torch.float32)
+
+
+def is_large(param: Tensor) -> bool:
+    """Whether a parameter is worth kernel calls of its own."""
+    return param.numel() >= BUNDLE_SIZE
 
 
 class Span:
@@ -154,7 +159,7 @@ class Shelf:
         """Runs of small neighbours are gathered; a large contiguous parameter of the state's dtype works in place."""
         spans, run, size = [], list[int](), 0
         for index, (param, here) in enumerate(zip(self.params, present, strict=True)):
-            alone = param.numel() >= BUNDLE_SIZE and param.dtype == self.dtype and param.is_contiguous()
+            alone = is_large(param) and param.dtype == self.dtype and param.is_contiguous()
             if run and (not here or alone or size + param.numel() > BUNDLE_SIZE):
                 spans.append(self._gathered(run[0], run[-1] + 1))
                 run, size = [], 0

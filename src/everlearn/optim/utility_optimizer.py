@@ -17,10 +17,13 @@ from everlearn.optim.diagnostics import step_diagnostics
 from everlearn.optim.directions import Direction
 from everlearn.optim.noise import make_stream, restored_stream
 from everlearn.optim.scopes import SCOPES, largest_utility, scope_etas
-from everlearn.optim.shelf import BUNDLE_SIZE, Shelf, Span, hyper_floats, state_dtype
+from everlearn.optim.shelf import Shelf, Span, hyper_floats, is_large, state_dtype
 
 Preset = Literal["paper", "official"]
 NoiseKind = Literal["generator", "table"]
+
+CHUNK_SIZE = 2**17
+"""Elements of a large parameter that are updated together per thread: more would leave the cache, fewer cost calls."""
 
 PRESETS: dict[str | None, float] = {None: 2.0, "paper": 1.0, "official": 2.0}
 """Step multiplier of each preset."""
@@ -94,7 +97,8 @@ class UtilityOptimizer(torch.optim.Optimizer):
         for param in params:
             kinds.setdefault((param.device, state_dtype(param)), []).append(param)
         shelves = []
-        for members in kinds.values():
+        for kind in kinds.values():
+            members = sorted(kind, key=is_large)  # small ones side by side, so that they are updated together
             states = None if saved is None else [saved[param] for param in members]
             shelves.append(Shelf(members, self._averages, states))
             self.state.update(zip(members, shelves[-1].states(), strict=True))
@@ -258,7 +262,7 @@ class UtilityOptimizer(torch.optim.Optimizer):
 
     def _update(self, blocks: Sequence[tuple[Block, Hyper]]) -> None:
         """Both passes of the rule, in pieces that stay in the cache."""
-        size = BUNDLE_SIZE * torch.get_num_threads()
+        size = CHUNK_SIZE * torch.get_num_threads()
         maxima: list[list[Tensor]] = []
         for block, hyper in blocks:
             maxima.append([])

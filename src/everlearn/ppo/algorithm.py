@@ -39,6 +39,7 @@ class Defaults:
     critic_reduction: ReductionSpec
     optimizer_class: str
     variance_gradient_scaling: bool
+    vgs_kwargs: dict[str, Any]
     normalize_returns: bool
 
 
@@ -99,7 +100,7 @@ class PPO(RolloutLearner):
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
-    defaults: ClassVar[Defaults] = Defaults("scalar", 1, "mean", "adam", False, False)
+    defaults: ClassVar[Defaults] = Defaults("scalar", 1, "mean", "adam", False, {}, False)
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class PPO(RolloutLearner):
         self.vgs_beta = vgs_beta
         self.vgs_alpha = vgs_alpha
         self.vgs_warmup_steps = vgs_warmup_steps
-        self.vgs_kwargs = vgs_kwargs
+        self.vgs_kwargs = dict(given.vgs_kwargs if vgs_kwargs is None else vgs_kwargs)
         self.normalize_returns = given.normalize_returns if normalize_returns is None else normalize_returns
         self.normaliser_state: dict[str, Any] | None = None
         if _init_setup_model:
@@ -223,7 +224,7 @@ class PPO(RolloutLearner):
             beta=self.vgs_beta,
             alpha=self.vgs_alpha,
             warmup_steps=self.vgs_warmup_steps,
-            **(self.vgs_kwargs or {}),
+            **self.vgs_kwargs,
         )
         scaler.attach(self.policy.optimizer)
         return scaler
@@ -273,7 +274,10 @@ class PPO(RolloutLearner):
 class DistributionalPPO(PPO):
     """PPO with everlearn's system on: twin quantile critics in units of a return scale, AdaptiveUPGD, variance scaling.
 
+    The scaler redistributes (``mode="relative"``): the gradients of PPO's minibatches are nearly all noise, so that
+    ``mode="noise"`` would hold all factors at ``min_scale`` and act as a tenfold smaller learning rate.
+
     Arguments are those of ``PPO``; only what None stands for differs.
     """
 
-    defaults: ClassVar[Defaults] = Defaults("quantile", 2, "mean", "adaptive_upgd", True, True)
+    defaults: ClassVar[Defaults] = Defaults("quantile", 2, "mean", "adaptive_upgd", True, {"mode": "relative"}, True)
