@@ -23,6 +23,7 @@ def factors(noise, signal, trusted=(True, True, True), *, scope="tensor", groups
     return scaling_factors(
         noise,
         signal,
+        0.01 * noise,
         torch.tensor(trusted),
         ONES,
         rule=rule,
@@ -67,22 +68,34 @@ def test_the_global_scope_gives_all_tensors_one_factor():
 
 def test_the_relative_rule_moves_step_size_from_noisy_tensors_to_quiet_ones():
     # shares of signal 0.5, 0.5, 0.125: the mean over 1, 1 and 2 elements is 0.3125
-    found = relative_factors(tensor(1.0, 2.0, 7.0), tensor(1.0, 2.0, 1.0), tensor(1.0, 1.0, 2.0), 0.5, 0.1, 1e-8)
+    found = relative_factors(
+        tensor(1.0, 2.0, 7.0), tensor(1.0, 2.0, 1.0), 0 * ONES, tensor(1.0, 1.0, 2.0), 0.5, 0.1, 1e-8
+    )
     assert found.tolist() == pytest.approx([1.6**0.5, 1.6**0.5, 0.4**0.5], rel=1e-12)
 
 
 def test_relative_factors_stay_between_the_floor_and_its_reciprocal():
-    found = relative_factors(tensor(0.0, 1.0, 1.0), tensor(1.0, 0.0, 0.0), tensor(1.0, 50.0, 50.0), 1.0, 0.25, 1e-8)
+    found = relative_factors(
+        tensor(0.0, 1.0, 1.0), tensor(1.0, 0.0, 0.0), 0 * ONES, tensor(1.0, 50.0, 50.0), 1.0, 0.25, 1e-8
+    )
     assert found.tolist() == [4.0, 0.25, 0.25]
 
 
 def test_relative_factors_are_one_where_nothing_has_signal():
-    assert relative_factors(ONES, -ONES, ONES, 0.5, 0.1, 1e-8).tolist() == [1.0, 1.0, 1.0]
+    assert relative_factors(ONES, -ONES, 0 * ONES, ONES, 0.5, 0.1, 1e-8).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_tensor_without_gradients_takes_no_part_in_the_reference():
-    found = relative_factors(tensor(1.0, 0.0, 1.0), tensor(1.0, 0.0, 1.0), tensor(1.0, 9.0, 1.0), 0.5, 0.1, 1e-8)
+    found = relative_factors(
+        tensor(1.0, 0.0, 1.0), tensor(1.0, 0.0, 1.0), 0 * ONES, tensor(1.0, 9.0, 1.0), 0.5, 0.1, 1e-8
+    )
     assert found.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_tensor_without_visible_signal_counts_as_just_visible():
+    # shares 0.2 (from the resolution 0.25) and 0.8: relative to their mean 0.4 and 1.6
+    found = relative_factors(tensor(1.0, 1.0), tensor(-3.0, 4.0), tensor(0.25, 0.25), tensor(1.0, 1.0), 1.0, 0.1, 1e-8)
+    assert found.tolist() == pytest.approx([0.4, 1.6], rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", FACTOR_RULES)

@@ -16,6 +16,7 @@ from everlearn.gradients.statistics import (
     observe_,
     sums,
     sums_of_squares,
+    unresolved_signal,
 )
 from tests.reference import variance_scaling as reference
 
@@ -204,3 +205,19 @@ def test_members_of_a_population_are_observed_as_if_alone():
         stacked = vmap(one_step)(*together, gradients, betas)
         single = [one_step(*state, g, b) for state, g, b in zip(alone, gradients, betas, strict=True)]
         torch.testing.assert_close(stacked, torch.stack(single), rtol=1e-5, atol=0.0)
+
+
+def test_pure_noise_feigns_the_unresolved_signal_on_average():
+    generator = torch.Generator().manual_seed(0)
+    mean, ss = torch.zeros(20_000, dtype=torch.float64), torch.zeros(20_000, dtype=torch.float64)
+    c, q = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for _ in range(60):
+        advance_weights_(c, q, 0.9)
+        gradient = torch.randn(20_000, generator=generator, dtype=torch.float64)
+        observe_(mean, ss, gradient, 0.1 / c, 0.1, 0.9)
+    feigned = unresolved_signal(torch.tensor([20_000.0], dtype=torch.float64), c, q)
+    assert mean.square().sum().item() == pytest.approx(feigned.item(), rel=0.05)
+
+
+def test_nothing_is_unresolved_before_the_first_gradient():
+    assert unresolved_signal(torch.zeros(2), torch.zeros(2), torch.zeros(2)).tolist() == [0.0, 0.0]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from everlearn.core.errors import ArgumentError
 from everlearn.optim import AdaptiveUPGD
 from everlearn.testing.optimizers import (
     MakeOptimizer,
@@ -60,3 +61,9 @@ def test_betas_are_another_name_for_beta1_and_beta2():
         for optimizer in (by_pair, by_name):
             take_step(optimizer, random_gradients(held(optimizer), seed))
     assert same(values(by_pair), values(by_name))
+
+
+@pytest.mark.parametrize("single", [{"beta1": 0.8}, {"beta2": 0.99}])
+def test_betas_beside_beta1_or_beta2_are_refused(single):
+    with pytest.raises(ArgumentError, match="Give one or the other"):
+        AdaptiveUPGD(random_parameters((2,)), betas=(0.9, 0.99), **single)

@@ -96,11 +96,11 @@ def change_hyper_parameters(optimizer: Optimizer) -> None:
 
 
 def check(kind: type[Optimizer], factors: Tensor | None, **options: Any) -> None:
-    """A graph made from one optimizer's data takes three steps of another one's, with hyper-parameters that change."""
+    """A graph made from one optimizer's data takes two steps of another one's, with hyper-parameters that change."""
     graph = traced(kind(groups(seed=1), **options), factors)
     optimizer = kind(groups(seed=2), **options)
     take_steps(optimizer, range(2))
-    for seed in range(2, 5):
+    for seed in range(2, 4):
         arguments = Arguments(optimizer, seed, factors)
         graph(*arguments.all())
         eager_step(optimizer, seed, factors)

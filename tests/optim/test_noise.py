@@ -71,6 +71,13 @@ def test_the_pieces_of_a_large_draw_from_the_table_differ():
     assert not torch.equal(numbers[:1000], numbers[TABLE_SIZE // 2 :][:1000])
 
 
+def test_the_table_holds_the_negative_of_every_number():
+    """So a weight that meets the same place of the table again is as likely to be pushed back."""
+    numbers = draws(make_stream("table", seed=0), 20_000, 1).flatten()
+    positive, negative = numbers[numbers > 0].tolist(), (-numbers[numbers < 0]).tolist()
+    assert len(set(positive) & set(negative)) > 30
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_stream_continues_where_it_stood(kind):
     stream, other = make_stream(kind, seed=1), make_stream(kind, seed=2)
@@ -119,6 +126,16 @@ def test_without_sigma_nothing_is_drawn(kind):
     before = optimizer.state_dict()["noise"]
     take_steps(optimizer, range(3))
     assert same(optimizer.state_dict()["noise"], before)
+
+
+def test_noise_can_be_switched_off_on_the_way():
+    optimizer = UPGD(random_parameters((5,)), lr=0.1, sigma=1.0, weight_decay=0.0)
+    nothing = [torch.zeros(5)]
+    take_step(optimizer, nothing)
+    before = values(optimizer)
+    optimizer.param_groups[0]["sigma"] = 0.0
+    take_step(optimizer, nothing)
+    assert same(values(optimizer), before)
 
 
 def test_a_group_without_sigma_takes_no_noise_and_uses_none_up():

@@ -1,9 +1,10 @@
 from typing import Any
 
 import pytest
+import torch
 
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
-from everlearn.testing.optimizers import take_step
+from everlearn.testing.optimizers import held, take_step
 from tests.optim.gating import UNIT_STEP, at_zero, taken
 
 FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
@@ -77,3 +78,15 @@ def test_a_parameter_without_gradient_does_not_count_for_the_maximum():
     optimizer.state[other]["avg_utility"].fill_(4.0)
     take_step(optimizer, [None, other.detach() + 1])
     assert (-other).tolist() == pytest.approx([FULL, FULL], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_gate_that_is_switched_on_late_begins_afresh(kind):
+    """Steps without a gate see no utility, so they do not count for its average."""
+    optimizer = kind(at_zero((2,)), scope="none", **UNIT_STEP)
+    for _ in range(50):
+        take_step(optimizer, [torch.zeros(2)])
+    optimizer.param_groups[0]["scope"] = "global"
+    held(optimizer)[0].detach().copy_(torch.tensor([4.0, 2.0]))
+    take_step(optimizer, [-torch.ones(2)])
+    assert optimizer.diagnostics()["eta"].item() == pytest.approx(4.0)

@@ -63,7 +63,7 @@ def test_the_defaults_of_distributional_ppo_are_the_system_switched_on() -> None
     assert (model.policy.ensemble.head.n_outputs, model.n_critics, model.critic_reduction) == (32, 2, "mean")
     assert model.policy.return_scale is not None
     scaler = model.variance_gradient_scaler
-    assert (scaler.beta, scaler.alpha, scaler.warmup_steps) == (0.99, 0.1, 100)
+    assert (scaler.beta, scaler.alpha, scaler.warmup_steps, scaler.mode) == (0.99, 0.1, 100, "relative")
     optimizer = model.policy.optimizer
     assert type(optimizer) is AdaptiveUPGD
     assert (optimizer.defaults["eps"], optimizer.defaults["scope"]) == (1e-5, "group")

@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
         "value_head": TWO_HOT,
         "optimizer_class": "upgd",
         "optimizer_kwargs": {**LOUD, "lr": 0.1, "adaptive_noise": True},
+        "vgs_kwargs": {"mode": "noise"},
     },
     "continuous, hl_gauss, upgdw": {
         "place": "pendulum",
@@ -56,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n_critics": 1,
         "optimizer_class": "adam",
         "optimizer_kwargs": FAST,
+        "vgs_kwargs": {"mode": "noise"},
     },
     "squashed gSDE, scalar, adamw": {
         "place": "pendulum",

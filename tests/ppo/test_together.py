@@ -247,7 +247,7 @@ def test_skipped_updates_and_schedules_come_back(tmp_path: Any) -> None:
 @pytest.fixture(scope="module")
 def logged() -> dict[str, float]:
     """Of a run whose warm-up is over."""
-    model = everything(n_steps=64, n_epochs=10)
+    model = everything(n_steps=64, n_epochs=10, vgs_kwargs={"mode": "noise"})
     model.learn(4 * 64)
     return dict(model.logger.name_to_value)
 

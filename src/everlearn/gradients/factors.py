@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everlearn.gradients.statistics import Scalar, noise_to_signal
 
-FactorRule = Callable[[Tensor, Tensor, Tensor, Scalar, Scalar, Scalar], Tensor]
+FactorRule = Callable[[Tensor, Tensor, Tensor, Tensor, Scalar, Scalar, Scalar], Tensor]
 
 
 def scale_factor(ratio: Tensor, alpha: Scalar, min_scale: Scalar) -> Tensor:
@@ -21,33 +21,47 @@ def scale_factor(ratio: Tensor, alpha: Scalar, min_scale: Scalar) -> Tensor:
 
 
 def noise_factors(
-    noise: Tensor, signal: Tensor, sizes: Tensor, alpha: Scalar, min_scale: Scalar, tiny: Scalar
+    noise: Tensor,
+    signal: Tensor,
+    unresolved: Tensor,
+    sizes: Tensor,
+    alpha: Scalar,
+    min_scale: Scalar,
+    tiny: Scalar,
 ) -> Tensor:
     """Steps shrink where gradients are noise: ``scale_factor`` of each noise-to-signal ratio, (n,)."""
     return scale_factor(noise_to_signal(noise, signal, tiny), alpha, min_scale)
 
 
 def relative_factors(
-    noise: Tensor, signal: Tensor, sizes: Tensor, alpha: Scalar, min_scale: Scalar, tiny: Scalar
+    noise: Tensor,
+    signal: Tensor,
+    unresolved: Tensor,
+    sizes: Tensor,
+    alpha: Scalar,
+    min_scale: Scalar,
+    tiny: Scalar,
 ) -> Tensor:
     """``f = clip((phi / phi_ref)^alpha, min_scale, 1/min_scale)``: the noisy give step size to the quiet.
 
-    ``phi = S+ / (S+ + N)`` is the share of signal, ``phi_ref`` its mean over the elements of all measured
-    tensors. A tensor of which nothing is known takes no part and has factor 1; where no tensor has any signal
-    there is nothing to redistribute, and all factors are 1.
+    ``phi = S' / (S' + N)`` is the share of signal, ``phi_ref`` its mean over the elements of all measured tensors.
+    ``S' = max(S, unresolved)``: below that a signal cannot be told from none, so that a tensor without a visible one
+    counts as if it were just visible. A tensor of which nothing is known takes no part and has factor 1; where no
+    tensor has any signal there is nothing to redistribute, and all factors are 1.
 
     Args:
         noise: ``N``, (n,).
         signal: ``S``, (n,).
+        unresolved: The signal that noise alone would feign, (n,).
         sizes: Number of elements of each tensor, (n,).
         alpha: The exponent; 0 turns the redistribution off.
         min_scale: Smallest factor; its reciprocal is the largest.
         tiny: Not needed here; all factor rules share one signature.
     """
-    positive = signal.clamp(min=0.0)
-    total = positive + noise
+    resolved = torch.maximum(signal, unresolved)
+    total = resolved + noise
     known = total > 0
-    share = torch.where(known, positive / total, 0.0)
+    share = torch.where(known, resolved / total, 0.0)
     reference = (share * sizes).sum() / torch.where(known, sizes, 0.0).sum()
     relative = torch.where(known & (reference > 0), share / reference, 1.0)
     return (relative**alpha).clamp(min=min_scale).clamp(max=1 / min_scale)
@@ -60,6 +74,7 @@ FACTOR_RULES: Mapping[str, FactorRule] = {"noise": noise_factors, "relative": re
 def scaling_factors(
     noise: Tensor,
     signal: Tensor,
+    unresolved: Tensor,
     trusted: Tensor,
     sizes: Tensor,
     *,
@@ -74,6 +89,7 @@ def scaling_factors(
     Args:
         noise: ``N`` of each tensor, (n,).
         signal: ``S`` of each tensor, (n,).
+        unresolved: ``(q/c^2) * N`` of each tensor, (n,), as from ``unresolved_signal``.
         trusted: Whether warm-up is over and the tensor is measured, booleans (n,).
         sizes: Number of elements of each tensor, (n,).
         rule: An entry of ``FACTOR_RULES``.
@@ -86,8 +102,8 @@ def scaling_factors(
         Factors, (n,).
     """
     if same_scope is not None:
-        noise, signal = same_scope @ noise, same_scope @ signal
-    return torch.where(trusted, rule(noise, signal, sizes, alpha, min_scale, tiny), 1.0)
+        noise, signal, unresolved = same_scope @ noise, same_scope @ signal, same_scope @ unresolved
+    return torch.where(trusted, rule(noise, signal, unresolved, sizes, alpha, min_scale, tiny), 1.0)
 
 
 SCOPES: Mapping[str, Callable[[Tensor], Tensor | None]] = {

@@ -19,6 +19,7 @@ from everlearn.gradients.statistics import (
     observe_,
     sums,
     sums_of_squares,
+    unresolved_signal,
 )
 from everlearn.gradients.variance_scaling import VarianceGradientScaler
 
@@ -66,6 +67,7 @@ class FunctionalScaler:
         factors = scaling_factors(
             noise,
             signal,
+            unresolved_signal(noise, state["c"], state["q"]),
             is_measured(state["c"], state["q"]) & warm & self._measurable(norm),
             self._sizes,
             rule=self._rule,

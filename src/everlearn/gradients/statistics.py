@@ -126,6 +126,11 @@ def noise_and_signal(sum_ss: Tensor, sum_mean_squared: Tensor, c: Tensor, q: Ten
     return noise, signal
 
 
+def unresolved_signal(noise: Tensor, c: Tensor, q: Tensor) -> Tensor:
+    """``(q/c^2) * N``, (n,): the squared norm that the mean of pure noise has; a smaller signal is not seen."""
+    return torch.where(c > 0, q / (c * c), 0.0) * noise
+
+
 def half_batch_noise_and_signal(gradient_a: Tensor, gradient_b: Tensor) -> tuple[Tensor, Tensor]:
     """``N = |gA - gB|^2 / 4`` and ``S = <gA, gB>``, unbiased where two independent half-batches are at hand.
 

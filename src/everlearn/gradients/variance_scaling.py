@@ -16,7 +16,7 @@ from everlearn.gradients.factors import FACTOR_RULES, SCOPES, scaling_factors, s
 from everlearn.gradients.history import GradientHistory, Observation
 from everlearn.gradients.parameters import Parameters, read_parameters
 from everlearn.gradients.placement import OnGradient, Placement, TakesFactors, placement_for, require_holds
-from everlearn.gradients.statistics import largest_norm
+from everlearn.gradients.statistics import largest_norm, unresolved_signal
 
 
 @final
@@ -146,6 +146,7 @@ class VarianceGradientScaler:
         return scaling_factors(
             noise,
             signal,
+            unresolved_signal(noise, self.history.c, self.history.q),
             self.history.is_measured() & self._is_warm(),
             self.history.sizes,
             rule=FACTOR_RULES[self.mode],

@@ -68,6 +68,7 @@ def utility_gate(block: Block, eta: Tensor) -> Tensor:
 
 def observe_update_rms_(block: Block, direction: Direction, hyper: Hyper) -> None:
     """``R <- EMA(rms(update))`` for each parameter of the block, before any scale factor; the update is kept."""
+    block.update = None
     if block.update_rms is not None:
         block.update = direction.update(block, hyper)
         ema_(block.update_rms, block.root_mean_squares(block.update), hyper["noise_beta"])

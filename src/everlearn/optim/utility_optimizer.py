@@ -226,8 +226,10 @@ class UtilityOptimizer(torch.optim.Optimizer):
         return hyper_floats(group)
 
     def decays(self, hyper: Hyper) -> tuple[Scalar, ...]:
-        """The decay of every running average, in the order of the running weights."""
-        return (hyper["beta_utility"], *self.direction.decays(hyper), hyper["noise_beta"])
+        """The decay of every running average, in the order of the running weights; 1 for an average that rests."""
+        beta_utility = 1.0 if hyper["scope"] == "none" else hyper["beta_utility"]
+        noise_beta = hyper["noise_beta"] if hyper["adaptive_noise"] else 1.0
+        return (beta_utility, *self.direction.decays(hyper), noise_beta)
 
     def _spans_of(self, shelf: Shelf, hyper: Hyper) -> list[Span]:
         spans = shelf.spans(self.decays(hyper), hyper["adaptive_noise"])  # type: ignore[arg-type]
