@@ -14,7 +14,7 @@ from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
 from everlearn.optim.functional import functional
 from everlearn.optim.noise import make_stream
 from everlearn.optim.scopes import SCOPES
-from everlearn.testing.optimizers import held, random_gradients, random_parameters, take_steps, tensors_in
+from everlearn.testing.optimizers import held, random_gradients, random_parameters, same, take_steps, tensors_in
 
 FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
 TORCH = [Adam, AdamW, SGD]
@@ -196,6 +196,15 @@ def test_a_base_optimizer_before_its_first_step_gets_its_own_state(kind):
         take_steps(optimizer, seeds)
     for left, right in zip(held(functional_first), held(eager), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [*FAMILY, *TORCH])
+def test_making_a_functional_step_changes_nothing(kind):
+    optimizer = kind(groups(seed=0), lr=0.01)
+    take_steps(optimizer, range(2))
+    before = copy.deepcopy(tensors_in(optimizer.state_dict()))
+    functional(optimizer, names_of(optimizer))
+    assert same(tensors_in(optimizer.state_dict()), before)
 
 
 @pytest.mark.parametrize("kind", FAMILY)

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from everlearn import PPO, UPGD, AdaptiveUPGD, DistributionalPPO
 from everlearn.core.errors import ArgumentError, ConfigError
-from everlearn.ppo.update import EagerRunner
+from everlearn.ppo.update import EagerRunner, Minibatch
 from tests.ppo.updates import learned, minibatch_for, model_of
 from tests.ppo.worlds import scripted, world
 
@@ -74,13 +74,13 @@ def test_arguments_of_the_scaler_and_the_optimizer_arrive() -> None:
         vgs_beta=0.9,
         vgs_alpha=0.2,
         vgs_warmup_steps=7,
-        vgs_kwargs={"min_scale": 0.3, "scope": "global"},
+        vgs_kwargs={"min_scale": 0.3, "scope": "group"},
         optimizer_class="UPGD",
         optimizer_kwargs={"sigma": 0.02},
     )
     scaler = model.variance_gradient_scaler
     assert (scaler.beta, scaler.alpha, scaler.warmup_steps) == (0.9, 0.2, 7)
-    assert (scaler.min_scale, scaler.scope) == (0.3, "global")
+    assert (scaler.min_scale, scaler.scope, scaler.mode) == (0.3, "group", "relative")
     assert type(model.policy.optimizer) is UPGD
     assert model.policy.optimizer.defaults["sigma"] == 0.02
 
@@ -98,6 +98,12 @@ def test_an_optimizer_in_policy_kwargs_is_honoured() -> None:
     given = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.5}}
     optimizer = model_of(policy_kwargs=given).policy.optimizer
     assert (type(optimizer), optimizer.defaults["momentum"]) == (torch.optim.SGD, 0.5)
+
+
+@pytest.mark.parametrize("name", ["value_head", "n_critics", "critic_reduction", "normalize_returns"])
+def test_critics_in_policy_kwargs_are_refused_with_their_place(name: str) -> None:
+    with pytest.raises(ArgumentError, match=f"{name}.* in policy_kwargs: give these as arguments of the algorithm"):
+        model_of(policy_kwargs={name: "min" if name == "critic_reduction" else 1})
 
 
 def test_the_callers_mappings_stay_as_they_are() -> None:
@@ -139,7 +145,7 @@ def test_the_callers_mappings_stay_as_they_are() -> None:
     ],
 )
 def test_numbers_outside_their_range_are_refused_by_name(name: str, value: Any) -> None:
-    with pytest.raises(ArgumentError, match=f"{name}=.* is outside .* Choose a value inside this range"):
+    with pytest.raises(ArgumentError, match=rf"{name}(\(1.0\))?=.* is outside .* Choose a value inside this range"):
         model_of(**{name: value})
 
 
@@ -149,8 +155,16 @@ def test_numbers_of_the_scaler_are_refused_too(name: str, value: Any) -> None:
         model_of(**{name: value})
 
 
-@pytest.mark.parametrize("limits", [{"max_grad_norm": math.inf}, {"gamma": 1.0, "gae_lambda": 0.0}, {"ent_coef": -0.1}])
-def test_the_ends_of_the_ranges_are_allowed(limits: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_grad_norm": math.inf},
+        {"gamma": 1.0, "gae_lambda": 0.0},
+        {"ent_coef": -0.1},
+        {"clip_range": lambda progress: 1.0 - progress, "learning_rate": lambda progress: 1.0 - progress},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(limits: dict[str, Any]) -> None:
     assert model_of(**limits).learn(32).skipped_updates == 0
 
 
@@ -249,7 +263,7 @@ def test_b4_the_scaler_follows_new_parameters_and_keeps_its_statistics() -> None
     model.policy.optimizer = AdaptiveUPGD(model.policy.parameters(), lr=1e-3)
     model.learn(32)
     scaler = model.variance_gradient_scaler
-    assert all(own is held for own, held in zip(model.policy.parameters(), scaler.parameters, strict=True))
+    assert {id(held) for held in scaler.parameters} == {id(own) for own in model.policy.parameters()}
     assert (scaler.step_count, scaler.resets) == (8, 0)
 
 
@@ -306,11 +320,23 @@ def test_the_unit_moves_between_rollouts_only(monkeypatch: pytest.MonkeyPatch) -
     assert len({*at_start, unit(model)}) == 5, "and at every clean point, that of the end included"
 
 
-def test_the_first_rollout_sets_the_unit() -> None:
-    model = model_of("pendulum")
+def test_the_first_rollout_sets_the_unit_in_which_critics_are_given_its_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[torch.Tensor] = []
+    original = EagerRunner.update
+
+    def watched(self: EagerRunner, minibatch: Minibatch, *args: Any) -> Any:
+        given.append(minibatch.returns)
+        return original(self, minibatch, *args)
+
+    monkeypatch.setattr(EagerRunner, "update", watched)
+    model = model_of("pendulum", n_epochs=1)
     model.learn(32)
     returns = model.rollout_buffer.returns
     assert unit(model) == pytest.approx((returns.mean(), returns.std()), rel=1e-4)
+    assert torch.cat(given).mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert torch.cat(given).std(correction=0).item() == pytest.approx(1.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("head", ["scalar", "quantile"])

@@ -23,6 +23,7 @@ from tests.ppo.updates import (
     minibatch_for,
     model_of,
     runner_of,
+    with_infinite_loss,
     with_nan_gradient,
     with_nan_loss,
 )
@@ -82,7 +83,7 @@ CASES: dict[str, dict[str, Any]] = {
         "n_critics": 1,
         "policy_kwargs": {"net_arch": [8]},
         "optimizer_kwargs": {**LOUD, "scope": "row"},
-        "vgs_kwargs": {"scope": "global"},
+        "vgs_kwargs": {"scope": "global", "mode": "noise"},
     },
     "several numbers, quantile, adaptive_upgd": {
         "place": "scripted, several numbers",
@@ -96,7 +97,7 @@ CASES: dict[str, dict[str, Any]] = {
         "clip_range_vf": 0.1,
         "optimizer_class": "upgd",
         "optimizer_kwargs": {**LOUD, "lr": 0.1, "preset": "official", "protect": False},
-        "vgs_kwargs": {"mode": "relative", "scope": "tensor"},
+        "vgs_kwargs": {"scope": "group"},
         "vgs_alpha": 1.0,
     },
     "a user's policy, scalar, adam": {
@@ -148,9 +149,10 @@ def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> No
         assert stats.keys() == expected.keys()
         torch.testing.assert_close(stats, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
     found, expected = learned(traced.tensors.model), learned(traced.eager)
-    assert_close_at_scale(found, expected, 1e-5)
-    moved = expected["parameters"].items()
-    assert all(not torch.equal(tensor, before["parameters"][name]) for name, tensor in moved)
+    assert_close_at_scale(found.pop("parameters"), expected.pop("parameters"), 1e-5)
+    assert_close_at_scale(found, expected, 1e-4)
+    moved = {name: tensor - before["parameters"][name] for name, tensor in traced.eager.policy.named_parameters()}
+    assert [name for name, distance in moved.items() if distance.abs().max() < 1e-4] == []
     if traced.eager.variance_gradient_scaler is not None:
         assert traced.eager.variance_gradient_scaler.get_scaling_factor() != 1.0, "variance scaling took part"
 
@@ -173,7 +175,7 @@ def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(trac
     assert_identical(learned(traced.tensors.model), before)
 
 
-@pytest.mark.parametrize("spoil", [with_nan_loss, with_nan_gradient])
+@pytest.mark.parametrize("spoil", [with_nan_loss, with_infinite_loss, with_nan_gradient])
 def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Traced, spoil: Any) -> None:
     before, scaler = learned(traced.tensors.model), traced.tensors.model.variance_gradient_scaler
     counted = 0 if scaler is None else scaler.skipped_steps

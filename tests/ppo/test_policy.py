@@ -331,6 +331,8 @@ SAVED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", SAVED)
 def test_a_saved_policy_loads_with_the_same_arguments_and_outputs(case: str, tmp_path: Any) -> None:
     model = model_of(**SAVED[case])
+    if model.policy.return_scale is not None:
+        with_scale(model, 100.0, 10.0)
     model.policy.save(tmp_path / "policy")
     loaded = type(model.policy).load(tmp_path / "policy", device="cpu")
     minibatch = minibatch_for(model, 0)
@@ -339,6 +341,8 @@ def test_a_saved_policy_loads_with_the_same_arguments_and_outputs(case: str, tmp
     evaluations = [each(minibatch.observations, minibatch.actions) for each in (found, expected)]
     assert torch.equal(evaluations[0].log_prob, evaluations[1].log_prob)
     assert_close(*(torch.stack([each.mean for each in evaluation.distributions]) for evaluation in evaluations))
+    values = (policy.predict_values(minibatch.observations) for policy in (loaded, model.policy))
+    assert torch.equal(*values), "in reward units"
 
 
 def test_the_policies_are_named_as_in_sb3() -> None:

@@ -335,17 +335,19 @@ def test_what_is_not_finite_is_refused_with_environment_and_step_and_nothing_is_
 
 
 class NamesSeen(BaseCallback):
-    """The local names at each event."""
+    """The local names at each event, and what some of them hold at each step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[str, set[str]] = {}
+        self.steps: list[tuple[int, list[float], list[bool]]] = []
 
     def _on_training_start(self) -> None:
         self.names["training start"] = set(self.locals)
 
     def _on_step(self) -> bool:
         self.names["step"] = set(self.locals)
+        self.steps.append((self.locals["n_steps"], self.locals["rewards"].tolist(), self.locals["dones"].tolist()))
         return True
 
     def _on_rollout_end(self) -> None:
@@ -356,19 +358,15 @@ LEFT_OVER = {"idx", "done", "terminal_obs", "terminal_value", "__class__"}
 """Of a loop in SB3 that has ended by then."""
 
 
-def test_callbacks_find_sb3s_local_names() -> None:
-    seen = []
-    for algorithm in (stable_baselines3.PPO, PPO):
-        callback = NamesSeen()
-        algorithm("MlpPolicy", world("cartpole"), n_steps=8, batch_size=8, n_epochs=1, device="cpu").learn(16, callback)
-        seen.append(callback.names)
-    expected, found = seen
-    assert {"actions", "rewards", "dones", "infos", "obs_tensor", "values", "log_probs"} <= expected["step"]
-    assert {event: names - found[event] - LEFT_OVER for event, names in expected.items()} == {
-        "training start": set(),
-        "step": set(),
-        "rollout end": set(),
-    }
+def test_callbacks_find_sb3s_local_names_and_values() -> None:
+    expected, found = NamesSeen(), NamesSeen()
+    for algorithm, callback in ((stable_baselines3.PPO, expected), (PPO, found)):
+        venv = scripted([(float(step), "terminates" if step == 5 else "goes on") for step in range(7)])
+        algorithm("MlpPolicy", venv, n_steps=8, batch_size=8, n_epochs=1, device="cpu").learn(16, callback)
+    assert {"actions", "rewards", "dones", "infos", "obs_tensor", "values", "log_probs"} <= expected.names["step"]
+    missing = {event: names - found.names[event] - LEFT_OVER for event, names in expected.names.items()}
+    assert missing == {"training start": set(), "step": set(), "rollout end": set()}
+    assert found.steps == expected.steps
 
 
 def test_a_callback_that_returns_false_ends_training_before_anything_is_learned() -> None:

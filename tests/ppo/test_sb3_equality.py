@@ -13,8 +13,8 @@ import pytest
 import stable_baselines3
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import MlpExtractor
-from torch import nn
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from everlearn import PPO, DistributionalPPO
@@ -30,12 +30,19 @@ class OwnPolicy(ActorCriticPolicy):
         self.mlp_extractor = MlpExtractor(self.features_dim, {"pi": [16], "vf": [24]}, nn.ReLU, self.device)
 
 
+class Forgetful(FlattenExtractor):
+    """Drops features while it learns, and not while it acts."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(observations), 0.5, self.training)
+
+
 SHORT = {"n_steps": 16, "batch_size": 8, "n_epochs": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cartpole": ("cartpole", {"n_steps": 64, "batch_size": 32}),
     "pendulum": ("pendulum", {"n_steps": 256}),
     "clip_range_vf": ("pendulum", {"clip_range_vf": 0.1, "learning_rate": 1e-2}),
-    "target_kl": ("pendulum", {"target_kl": 1e-3, "learning_rate": 1e-3}),
+    "target_kl": ("pendulum", {"target_kl": 1e-3, "learning_rate": 1e-3, "batch_size": 8}),
     "truncated minibatch": ("cartpole", {"batch_size": 48}),
     "gSDE": ("pendulum", {"use_sde": True, "sde_sample_freq": 4}),
     "squashed gSDE": ("pendulum", {"use_sde": True, "policy_kwargs": {"squash_output": True}, "ent_coef": 0.01}),
@@ -46,6 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "raw advantages": ("cartpole", {"normalize_advantage": False}),
     "RMSprop": ("cartpole", {"policy_kwargs": {"optimizer_class": torch.optim.RMSprop}}),
     "architecture": ("cartpole", {"policy_kwargs": {"net_arch": [32], "activation_fn": nn.ReLU, "ortho_init": False}}),
+    "dropout": ("cartpole", {"policy_kwargs": {"features_extractor_class": Forgetful}}),
     "own policy": ("cartpole", {"policy": OwnPolicy, "clip_range_vf": 0.1}),
     "images": ("images", {"policy": "CnnPolicy", **SHORT}),
     "two extractors": (

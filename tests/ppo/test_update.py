@@ -27,6 +27,7 @@ from tests.ppo.updates import (
     minibatch_for,
     model_of,
     runner_of,
+    with_infinite_loss,
     with_nan_gradient,
     with_nan_loss,
 )
@@ -180,14 +181,10 @@ def test_gradients_of_the_update_before_are_gone() -> None:
 # --- updates that do nothing ------------------------------------------------------------------------------------------
 
 
-def with_infinite_loss(minibatch: Minibatch) -> Minibatch:
-    return minibatch._replace(returns=torch.full_like(minibatch.returns, 1e38))
-
-
-BUILDS = {
+BUILDS: dict[str, dict[str, Any]] = {
     "everything": {},
     "VGS on the gradient": {"optimizer_class": "upgd"},
-    "VGS around a foreign step": {"optimizer_class": "adam"},
+    "VGS around a foreign step": {"optimizer_class": "adam", "value_head": "scalar"},
     "plain": {"algorithm": PPO},
 }
 
@@ -195,7 +192,7 @@ BUILDS = {
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("spoil", [with_nan_loss, with_infinite_loss, with_nan_gradient])
 def test_an_update_that_is_not_finite_leaves_every_bit(build: str, spoil: Callable[[Minibatch], Minibatch]) -> None:
-    model = model_of("pendulum", **{"value_head": "scalar", "vgs_warmup_steps": 1, **BUILDS[build]})
+    model = model_of("pendulum", vgs_warmup_steps=1, **BUILDS[build])
     runner = runner_of(model)
     for seed in range(3):
         assert runner.update(minibatch_for(model, seed), coefficients_of())[1] == "moved"
@@ -212,6 +209,17 @@ def test_a_nan_gradient_has_a_finite_loss() -> None:
     stats, outcome = runner_of(model).update(with_nan_gradient(minibatch_for(model, 0)), coefficients_of())
     assert (outcome, math.isfinite(stats["loss"])) == ("skipped", True)
     assert model.variance_gradient_scaler.skipped_steps == 1
+
+
+def test_a_loss_that_overflows_is_refused_although_its_gradient_is_finite() -> None:
+    model = model_of("pendulum")
+    minibatch = with_infinite_loss(minibatch_for(model, 0))
+    evaluation = model.evaluator(minibatch.observations, minibatch.actions)
+    loss, _ = ppo_loss(evaluation, minibatch, coefficients_of(), model.evaluator.ensemble)
+    loss.backward()
+    assert math.isinf(loss)
+    assert all(parameter.grad.isfinite().all() for parameter in model.policy.parameters())
+    assert runner_of(model).update(minibatch, coefficients_of())[1] == "skipped"
 
 
 def test_above_one_and_a_half_times_target_kl_nothing_moves() -> None:

@@ -70,6 +70,11 @@ def with_nan_loss(minibatch: Minibatch) -> Minibatch:
     return minibatch._replace(returns=torch.full_like(minibatch.returns, torch.nan))
 
 
+def with_infinite_loss(minibatch: Minibatch) -> Minibatch:
+    """So far from its target that the loss overflows; the gradient of quantiles stays finite."""
+    return minibatch._replace(returns=torch.full_like(minibatch.returns, 1e38))
+
+
 def with_nan_gradient(minibatch: Minibatch) -> Minibatch:
     """An infinite ratio with an advantage above the mean: its clipped loss is finite, its gradient 0 * infinity."""
     best = minibatch.advantages.abs().argmax()

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from everlearn.core.errors import ArgumentError, NonFiniteError, StateError
-from everlearn.core.stateful import Stateful
-from everlearn.values import ReturnScale, ReturnScaleState
+from everlearn.core.errors import ArgumentError, NonFiniteError
+from everlearn.values import ReturnScale
 from tests.reference import heads as reference
 
 
@@ -86,18 +85,22 @@ def test_the_unit_moves_in_place_for_whoever_holds_its_tensors() -> None:
 @pytest.mark.parametrize("bad", [[1.0, float("nan")], [float("inf"), 0.0], []])
 def test_returns_that_are_not_finite_are_refused_and_change_nothing(bad: list[float]) -> None:
     scale = scale_of([1.0, 3.0])
-    before = ReturnScaleState(scale).state_dict()
+    before = copy.deepcopy(scale.state_dict())
     with pytest.raises(NonFiniteError, match="return scale stays"):
         scale.observe(torch.tensor(bad))
-    assert ReturnScaleState(scale).state_dict() == before
+    assert scale.state_dict() == before
 
 
-def test_a_policy_with_a_scale_keeps_its_state_dict_keys_and_parameters() -> None:
-    module = nn.Module()
-    module.scale = ReturnScale()
-    assert list(module.state_dict()) == []
+def test_the_unit_goes_with_the_weights_of_the_module_that_owns_the_scale() -> None:
+    module, other = nn.Module(), nn.Module()
+    module.scale, other.scale = scale_of([1.0, 3.0]), ReturnScale()
+    other.load_state_dict(module.state_dict())
+    assert (other.scale.mean.item(), other.scale.std.item(), other.scale.weight.item()) == (
+        2.0,
+        1.0,
+        pytest.approx(0.1),
+    )
     assert list(module.parameters()) == []
-    assert "scale.mean" in dict(module.named_buffers())
 
 
 def test_observing_keeps_no_graph() -> None:
@@ -115,44 +118,10 @@ def test_a_decay_outside_of_its_range_is_refused(beta: float) -> None:
 def test_b8_a_restored_scale_goes_on_to_the_bit() -> None:
     """B8: the normaliser's statistics are part of the state."""
     scale, other = scale_of([1.0, 3.0], [4.0]), ReturnScale()
-    assert isinstance(ReturnScaleState(other), Stateful)
-    ReturnScaleState(other).load_state_dict(ReturnScaleState(scale).state_dict())
+    other.load_state_dict(scale.state_dict())
     for each in (scale, other):
         each.observe(torch.tensor([-1.0, 0.3]))
     assert [value.item() for value in other.refresh_()] == [value.item() for value in scale.refresh_()]
-
-
-def test_a_state_is_flat_names_to_numbers_and_a_snapshot() -> None:
-    scale = scale_of([1.0, 3.0])
-    state = ReturnScaleState(scale).state_dict()
-    scale.observe(torch.tensor([9.0]))
-    scale.refresh_()
-    assert {name: value.item() for name, value in state.items()} == pytest.approx(
-        {"mean": 2.0, "std": 1.0, "first_moment": 0.2, "second_moment": 0.5, "weight": 0.1}
-    )
-    assert all(value.shape == () for value in state.values())
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"std": None}, {"extra": torch.zeros(())}, {"weight": torch.ones(2)}],
-    ids=["lacking", "unknown", "shape"],
-)
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
-    wrong: dict[str, torch.Tensor | None],
-) -> None:
-    scale = scale_of([1.0, 3.0])
-    before = ReturnScaleState(scale).state_dict()
-    state = {name: value + 1 for name, value in before.items()} | wrong
-    with pytest.raises(StateError, match="return scale"):
-        ReturnScaleState(scale).load_state_dict({name: value for name, value in state.items() if value is not None})
-    assert ReturnScaleState(scale).state_dict() == before
-
-
-def test_a_state_loaded_leniently_takes_what_it_knows() -> None:
-    scale = scale_of([1.0, 3.0])
-    ReturnScaleState(scale).load_state_dict({"std": torch.tensor(4.0), "later": torch.zeros(())}, strict=False)
-    assert (scale.mean.item(), scale.std.item()) == (2.0, 4.0)
 
 
 def test_copies_are_independent() -> None:

@@ -34,7 +34,10 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     values = {} if path is None else sectioned(_read(path), str(path))
     for key, value in (overrides or {}).items():
         values = _assigned(values, _full_path(key), value)
-    if not isinstance(values.get("env", {}), Mapping) or "id" not in values.get("env", {}):
+    env = values.get("env") or {}
+    if not isinstance(env, Mapping):
+        raise ConfigError(f"env: this is {env!r} and no section. Give --env ID, or env: {{id: ID}} in the file.")
+    if "id" not in env:
         raise ConfigError("env.id: no environment is named. Give --env ID, or env: {id: ID} in the file.")
     return validated(RunConfig, values, "")
 

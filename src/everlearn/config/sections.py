@@ -37,6 +37,7 @@ def _schedule(value: Any) -> float | str:
 
 Schedule = Annotated[float | str, PlainValidator(_schedule)]
 Spec = Annotated[str | dict[str, Any], stated_as("a name or a mapping with the key 'kind'")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$"), stated_as("auto, cpu, cuda or cuda:N")]
 Layers = Annotated[
     list[Count] | dict[Literal["pi", "vf"], list[Count]], stated_as("[units, ...] or {pi: [...], vf: [...]}")
 ]
@@ -142,7 +143,7 @@ class RuntimeConfig(Section):
     """
 
     threads: Annotated[Literal["auto"] | Count, stated_as("'auto' or a number of threads")] = "auto"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
 
 
 def _one_sample(what: str, key: str) -> PydanticCustomError:

@@ -12,16 +12,20 @@ class RunningMeans:
     """Mean of every named quantity over the calls of ``add``; names may come and go between calls."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Tensor]] = {}
+        self._unread: dict[str, list[Tensor]] = {}
+        self._read: dict[str, list[float]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Remember one 0-d tensor per name, without reading it."""
         for name, value in values.items():
-            self._values.setdefault(name, []).append(value.detach())
+            self._unread.setdefault(name, []).append(value.detach())
 
     def series(self) -> dict[str, list[float]]:
-        """Every remembered value by name: one transfer from the device per name."""
-        return {name: torch.stack(values).tolist() for name, values in self._values.items()}
+        """Every remembered value by name; each is read once, those of a name in one transfer from the device."""
+        for name, values in self._unread.items():
+            self._read.setdefault(name, []).extend(torch.stack(values).tolist())
+        self._unread.clear()
+        return {name: list(values) for name, values in self._read.items()}
 
     def means(self) -> dict[str, float]:
         """The mean by name."""

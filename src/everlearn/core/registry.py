@@ -61,8 +61,12 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> type[T]:
         return self._entries[self.canonical(name)]
 
-    def canonical(self, name: str) -> str:
+    def canonical(self, name: str, where: str = "") -> str:
         """The registered form of a name.
+
+        Args:
+            name: In any spelling.
+            where: The dotted path of the name in the configuration, for the message.
 
         Raises:
             ConfigError: If no spelling of the name is registered.
@@ -70,7 +74,8 @@ class Registry(Generic[T]):
         try:
             return self._spellings[_spelling(name)]
         except KeyError:
-            raise ConfigError(f"There is no {self.kind} '{name}'.{suggestion(name, self._entries)}") from None
+            place = f"{where}: " if where else ""
+            raise ConfigError(f"{place}There is no {self.kind} '{name}'.{suggestion(name, self._entries)}") from None
 
     def name_of(self, entry: type) -> str | None:
         """The name under which a class is registered, None if it is not."""
@@ -79,27 +84,27 @@ class Registry(Generic[T]):
     def spec_model(self, name: str) -> type[BaseModel]:
         """The pydantic model of an entry, made from its constructor's signature; unknown keys are errors."""
         name = self.canonical(name)
-        entry = self._entries[name]
-        hints = typing.get_type_hints(entry.__init__)
-        fields: dict[str, Any] = {"kind": (Literal[name], name)}
-        for parameter in inspect.signature(entry).parameters.values():
-            if parameter.name in self._runtime or parameter.kind in _VARIADIC:
-                continue
-            required = parameter.default is inspect.Parameter.empty
-            default = Field(...) if required else Field(parameter.default)
-            fields[parameter.name] = (hints.get(parameter.name, Any), default)
-        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-        return create_model(f"{entry.__name__}Spec", __config__=config, **fields)
+        kind: Any = (Literal[name], name)
+        return create_model(f"{name}_spec", __base__=signature_model(self[name], self._runtime), kind=kind)
 
     def arguments(self, name: str, given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-        """The given constructor arguments, checked and converted by the entry's model.
+        """The given constructor arguments, checked and converted by the entry's signature; ``kind`` is none of them.
 
         Raises:
             ConfigError: For an unknown key, with a suggestion, or a value of a wrong type, with its path.
         """
-        named = {**given, "kind": self.canonical(name)}
-        model = validated(self.spec_model(name), named, where or self.kind)
-        return {key: getattr(model, key) for key in given if key != "kind"}
+        return checked_arguments(self[name], given, where or self.kind, self._runtime)
+
+    def check(self, spec: Any, where: str) -> None:
+        """Refuse a name or ``{"kind": name, ...}`` mapping that ``build`` would refuse; an instance always passes.
+
+        Raises:
+            ConfigError: As ``build`` does, with ``where``, a path in the configuration, in the message.
+        """
+        if isinstance(spec, str):
+            self.canonical(spec, where)
+        elif isinstance(spec, Mapping):
+            self.arguments(*self._kind_and_arguments(spec, where), where)
 
     def build(self, spec: str | Mapping[str, Any] | T, **runtime: Any) -> T:
         """An instance from a name or a ``{"kind": name, ...}`` mapping; an instance is returned as it is.
@@ -110,10 +115,41 @@ class Registry(Generic[T]):
         if isinstance(spec, str):
             return self[spec](**runtime)
         if isinstance(spec, Mapping):
-            if "kind" not in spec:
-                raise ConfigError(f"A {self.kind} as a mapping needs the key 'kind', one of {sorted(self)}.")
-            return self[spec["kind"]](**runtime, **self.arguments(spec["kind"], spec))
+            kind, given = self._kind_and_arguments(spec)
+            return self[kind](**runtime, **self.arguments(kind, given))
         return spec
+
+    def _kind_and_arguments(self, spec: Mapping[str, Any], where: str = "") -> tuple[str, dict[str, Any]]:
+        if not isinstance(spec.get("kind"), str):
+            place = f"{where}: " if where else ""
+            raise ConfigError(f"{place}A {self.kind} as a mapping needs the key 'kind', one of {sorted(self)}.")
+        return self.canonical(spec["kind"], where), {key: value for key, value in spec.items() if key != "kind"}
+
+
+def signature_model(entry: type, supplied: Iterable[str] = ()) -> type[BaseModel]:
+    """The pydantic model of a constructor's arguments, without those that the program supplies."""
+    hints = typing.get_type_hints(entry.__init__)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(entry).parameters.values():
+        if parameter.name in supplied or parameter.kind in _VARIADIC:
+            continue
+        required = parameter.default is inspect.Parameter.empty
+        default = Field(...) if required else Field(parameter.default)
+        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return create_model(f"{entry.__name__}Arguments", __config__=config, **fields)
+
+
+def checked_arguments(
+    entry: type, given: Mapping[str, Any], where: str, supplied: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The given arguments of a constructor, checked and converted by its signature.
+
+    Raises:
+        ConfigError: For an unknown key, with a suggestion, or a value of a wrong type, with its path.
+    """
+    model = validated(signature_model(entry, supplied), given, where)
+    return {key: getattr(model, key) for key in given}
 
 
 def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
@@ -128,7 +164,11 @@ def _complaint(model: type[BaseModel], item: Any, where: str) -> str:
     path = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key.{suggestion(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}"
-    return f"{path}: {item['msg']} (found {item['input']!r})."
+    about = f"{path}: " if path else ""
+    if item["type"] == "model_type":
+        return f"{about}Input should be a mapping of keys to values (found {item['input']!r})."
+    found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
+    return f"{about}{item['msg']}{found}."
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

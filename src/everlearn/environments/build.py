@@ -108,6 +108,10 @@ def _make(config: EnvConfig) -> Env:
         raise ConfigError(f"env.id: '{config.id}' cannot be made: {error}") from error
     except TypeError as error:
         raise ConfigError(f"env.kwargs: {error}. Remove or rename the argument.") from error
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"env.kwargs: '{config.id}' cannot be made with {config.kwargs}: {error}. Change the arguments."
+        ) from error
     except GymnasiumError as error:
         raise ConfigError(f"env.id: '{config.id}' cannot be made: {error}") from error
 

@@ -13,6 +13,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -49,6 +50,12 @@ class Section(BaseModel):
     """A part of a configuration: unknown keys are errors and nothing is converted silently."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        """A heading in a YAML file without anything below it is None."""
+        return {} if value is None else value
 
 
 class NormaliserConfig(Section):

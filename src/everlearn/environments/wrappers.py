@@ -8,6 +8,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from gymnasium import wrappers as library
+from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
 
@@ -66,6 +67,8 @@ def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
     Raises:
         ConfigError: For an unknown wrapper or argument, or a wrapper that does not fit the environment.
     """
+    for index, spec in enumerate(specs):
+        wrappers.check(spec, f"env.wrappers.{index}")
     limits = [index for index, spec in enumerate(specs) if _is_time_limit(spec)]
     inside = limits[-1] + 1 if limits else 0
     for spec in specs[:inside]:
@@ -79,14 +82,13 @@ def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
 def _applied(spec: str | Mapping[str, Any], env: Env) -> Env:
     try:
         return cast(Env, wrappers.build(spec, env=env))
-    except ConfigError:
-        raise
-    except (AssertionError, TypeError, ValueError) as error:
+    except DependencyNotInstalled as error:
+        raise ConfigError(f"env.wrappers: {spec} needs a package that is not installed: {error}") from error
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"env.wrappers: {spec} does not fit {env}: {error}. Change its arguments or remove it."
         ) from error
 
 
 def _is_time_limit(spec: str | Mapping[str, Any]) -> bool:
-    name = spec if isinstance(spec, str) else spec.get("kind")
-    return name is not None and wrappers[name] is library.TimeLimit
+    return wrappers[spec if isinstance(spec, str) else spec["kind"]] is library.TimeLimit

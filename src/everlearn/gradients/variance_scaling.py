@@ -83,6 +83,8 @@ class VarianceGradientScaler:
         self.scope = scope
         self.mode = mode
         given = read_parameters(parameters)
+        if scope == "group" and given.groups is None:
+            raise ArgumentError('scope="group" needs groups. Pass optimizer.param_groups, or mappings with "params".')
         self.parameters = given.tensors
         self.history = GradientHistory(given.names, given.tensors)
         self._groups = given.groups or [0] * len(given.tensors)

@@ -53,8 +53,7 @@ def row_norms(block: Block) -> Tensor:
 
 def neutral_where_useless(eta: Tensor) -> Tensor:
     """``eta``, or infinity where it is not a positive finite number, so that the gate there is exactly neutral."""
-    usable = (eta > torch.finfo(eta.dtype).tiny) & (eta < torch.inf)
-    return torch.where(usable, eta, torch.inf)
+    return torch.where(eta > torch.finfo(eta.dtype).tiny, eta, torch.inf)
 
 
 def utility_gate(block: Block, eta: Tensor) -> Tensor:

@@ -55,11 +55,6 @@ class UtilityOptimizer(torch.optim.Optimizer):
         self._factors: tuple[list[Tensor], Tensor] | None = None
         self._last_step: tuple[Sequence[tuple[Block, Hyper]], Sequence[Tensor | None]] = ((), ())
         self._averages = ("avg_utility", *self.direction.averages)
-        preset = options["preset"]
-        if preset not in PRESETS:
-            raise ArgumentError(f"There is no preset '{preset}'.{suggestion(preset, filter(None, PRESETS))}")
-        if options["step_multiplier"] is None:
-            options["step_multiplier"] = PRESETS[preset]
         super().__init__(params, options)
         self._noise = make_stream(noise, private_seed("optimizer noise", type(self).__name__) if seed is None else seed)
 
@@ -67,9 +62,12 @@ class UtilityOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its state is created at once, so that checkpoints have the same keys before the first step."""
-        if "betas" in param_group:
+        param_group = {**self.defaults, **param_group}
+        if "betas" in param_group and "beta1" in self.defaults:
             param_group["beta1"], param_group["beta2"] = param_group.pop("betas")
-        self._check_group({**self.defaults, **param_group})
+        if param_group["step_multiplier"] is None:
+            param_group["step_multiplier"] = PRESETS.get(param_group["preset"])
+        self._check_group(param_group)
         super().add_param_group(param_group)
         params = self.param_groups[-1]["params"]
         strange = [f"{p.dtype} {p.layout}" for p in params if not p.is_floating_point() or p.layout != torch.strided]
@@ -81,6 +79,11 @@ class UtilityOptimizer(torch.optim.Optimizer):
         self._shelves.append(self._shelve(params, None))
 
     def _check_group(self, group: Mapping[str, Any]) -> None:
+        if group["preset"] not in PRESETS:
+            known = suggestion(str(group["preset"]), filter(None, PRESETS))
+            raise ArgumentError(f"There is no preset '{group['preset']}'.{known}")
+        if "betas" in group:
+            raise ArgumentError(f"{type(self).__name__} has no betas. Leave them out of the parameter group.")
         for name in ("lr", "weight_decay", "sigma", "step_multiplier", "min_noise_std"):
             require_in_range(name, float(group[name]), 0)
         for name in ("beta_utility", "noise_beta", "beta1", "beta2"):

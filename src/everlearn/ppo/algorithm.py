@@ -26,8 +26,8 @@ from everlearn.ppo.policy import (
     HeadSpec,
     MultiInputActorCriticPolicy,
     ReductionSpec,
+    parameters_by_part,
 )
-from everlearn.values import ReturnScaleState
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,8 @@ class PPO(RolloutLearner):
         self.value_head = given.value_head if value_head is None else value_head
         self.n_critics = given.n_critics if n_critics is None else n_critics
         self.critic_reduction = given.critic_reduction if critic_reduction is None else critic_reduction
+        if optimizer_class is None and "optimizer_class" not in (policy_kwargs or {}):
+            optimizer_class = given.optimizer_class
         self.optimizer_class = optimizer_class
         self.optimizer_kwargs = optimizer_kwargs
         self.variance_gradient_scaling = (
@@ -184,7 +186,7 @@ class PPO(RolloutLearner):
         self.vgs_beta = vgs_beta
         self.vgs_alpha = vgs_alpha
         self.vgs_warmup_steps = vgs_warmup_steps
-        self.vgs_kwargs = dict(given.vgs_kwargs if vgs_kwargs is None else vgs_kwargs)
+        self.vgs_kwargs = {**given.vgs_kwargs, **(vgs_kwargs or {})}
         self.normalize_returns = given.normalize_returns if normalize_returns is None else normalize_returns
         self.normaliser_state: dict[str, Any] | None = None
         if _init_setup_model:
@@ -195,7 +197,7 @@ class PPO(RolloutLearner):
     def _setup_model(self) -> None:
         check_numbers(vars(self))
         given = self.policy_kwargs
-        optimizer = choose_optimizer(self.defaults.optimizer_class, self.optimizer_class, self.optimizer_kwargs, given)
+        optimizer = choose_optimizer(self.optimizer_class, self.optimizer_kwargs, given)
         self._optimizer_lr = optimizer[1].get("lr")
         critics = {
             "value_head": self.value_head,
@@ -220,7 +222,7 @@ class PPO(RolloutLearner):
 
     def _make_scaler(self) -> VarianceGradientScaler:
         scaler = VarianceGradientScaler(
-            self.policy.named_parameters(),
+            parameters_by_part(self.policy),
             beta=self.vgs_beta,
             alpha=self.vgs_alpha,
             warmup_steps=self.vgs_warmup_steps,
@@ -240,19 +242,10 @@ class PPO(RolloutLearner):
         """The scaler under the name that its state has among the parameters."""
         return self.variance_gradient_scaler
 
-    @property
-    def value_scale(self) -> ReturnScaleState:
-        """The return scale's state."""
-        scale = self.evaluator.ensemble.return_scale
-        assert scale is not None
-        return ReturnScaleState(scale)
-
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         if self.variance_gradient_scaler is not None:
             state_dicts.append("vgs_state")
-        if self.evaluator.ensemble.return_scale is not None:
-            state_dicts.append("value_scale")
         return state_dicts, variables
 
     def _excluded_save_params(self) -> list[str]:
@@ -265,6 +258,7 @@ class PPO(RolloutLearner):
         include: Iterable[str] | None = None,
     ) -> None:
         """Save the model as SB3 does, with the statistics of a normaliser that can give its state."""
+        self.algorithm_name = type(self).__name__
         normaliser = self.get_vec_normalize_env()
         if isinstance(normaliser, Stateful):
             self.normaliser_state = normaliser.state_dict()

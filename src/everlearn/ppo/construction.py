@@ -41,15 +41,16 @@ def check_numbers(arguments: Mapping[str, Any]) -> None:
             require_in_range(name, value, low, high, open_low=low == float("-inf"), open_high=open_high)
     for name in ("learning_rate", "clip_range"):
         value = arguments[name]
-        initial = float(value(1.0) if callable(value) else value)
-        require_in_range(name, initial, 0, open_low=name == "clip_range", open_high=True)
+        if callable(value):  # a schedule may start at 0
+            require_in_range(f"{name}(1.0)", float(value(1.0)), 0, open_high=True)
+        else:
+            require_in_range(name, float(value), 0, open_low=name == "clip_range", open_high=True)
     if arguments["target_kl"] is not None:
         require_in_range("target_kl", float(arguments["target_kl"]), 0, open_low=True)
 
 
 def choose_optimizer(
-    default: str,
-    optimizer_class: Any,
+    optimizer_class: str | type[torch.optim.Optimizer] | None,
     optimizer_kwargs: Mapping[str, Any] | None,
     policy_kwargs: Mapping[str, Any],
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
@@ -63,7 +64,7 @@ def choose_optimizer(
     for name, value in (("optimizer_class", optimizer_class), ("optimizer_kwargs", optimizer_kwargs)):
         if value is not None and name in policy_kwargs:
             raise ArgumentError(f"{name} is given twice: as an argument and in policy_kwargs. Keep one of them.")
-    chosen = policy_kwargs.get("optimizer_class", optimizer_class) or default
+    chosen: Any = policy_kwargs.get("optimizer_class", optimizer_class)
     given = policy_kwargs.get("optimizer_kwargs", optimizer_kwargs)
     kind: type[torch.optim.Optimizer] = optimizers[chosen] if isinstance(chosen, str) else chosen
     arguments = dict(given or {})
@@ -86,8 +87,12 @@ def policy_arguments(
     """What the policy is built with: the user's ``policy_kwargs``, the optimizer, and the critics where it has some.
 
     Raises:
-        ArgumentError: If a policy with a scalar value of its own should have other critics.
+        ArgumentError: If critics are described in ``policy_kwargs``, or a policy with a scalar value of its own should
+            have other critics.
     """
+    twice = [name for name in critics if name in policy_kwargs]
+    if twice:
+        raise ArgumentError(f"{twice} in policy_kwargs: give these as arguments of the algorithm instead.")
     kind, options = optimizer
     arguments = {
         **policy_kwargs,

@@ -16,7 +16,7 @@ from everlearn.core.errors import NonFiniteError
 from everlearn.core.metrics import RunningMeans
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
-from everlearn.ppo.policy import Evaluator
+from everlearn.ppo.policy import Evaluator, parameters_by_part
 from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour
 from everlearn.ppo.update import Coefficients, EagerRunner, Outcome
 
@@ -172,11 +172,8 @@ class RolloutLearner(RolloutCollector):
         """The scaler, following the policy's parameters and optimizer should either have been recreated."""
         scaler = self.variance_gradient_scaler
         if scaler is not None:
-            parameters = list(self.policy.parameters())
-            if len(parameters) != len(scaler.parameters) or any(
-                own is not new for own, new in zip(scaler.parameters, parameters, strict=True)
-            ):
-                scaler.update_parameters(self.policy.named_parameters())
+            if {id(own) for own in scaler.parameters} != {id(new) for new in self.policy.parameters()}:
+                scaler.update_parameters(parameters_by_part(self.policy))
             scaler.attach(self.policy.optimizer)
         return scaler
 

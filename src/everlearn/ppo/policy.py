@@ -167,13 +167,14 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         groups: dict[tuple[str, bool], list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             plain = parameter.dim() < 2 or name == "log_std"
-            groups.setdefault((self._part(name), plain), []).append((name, parameter))
+            groups.setdefault((self.part_of(name), plain), []).append((name, parameter))
         return [
             {"params": named, "label": label, **({"weight_decay": 0.0, "sigma": 0.0} if plain else {})}
             for (label, plain), named in groups.items()
         ]
 
-    def _part(self, name: str) -> str:
+    def part_of(self, name: str) -> str:
+        """Which part a parameter belongs to, by its name: actor, critics or shared."""
         if name.startswith(CRITIC_MODULES):
             return "critics"
         return "shared" if name.startswith("features_extractor.") and self.share_features_extractor else "actor"
@@ -240,6 +241,15 @@ class ActorCriticCnnPolicy(ActorCriticPolicy, sb3.ActorCriticCnnPolicy):
 
 class MultiInputActorCriticPolicy(ActorCriticPolicy, sb3.MultiInputActorCriticPolicy):
     """The same for dictionary observations: SB3's ``MultiInputPolicy``."""
+
+
+def parameters_by_part(policy: sb3.ActorCriticPolicy) -> list[dict[str, Any]]:
+    """Named parameters in groups by part: actor, critics, shared; one group for a policy of the user."""
+    parts: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in policy.named_parameters():
+        label = policy.part_of(name) if isinstance(policy, ActorCriticPolicy) else "policy"
+        parts.setdefault(label, []).append((name, parameter))
+    return [{"params": named, "label": label} for label, named in parts.items()]
 
 
 class Evaluator(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from everlearn.environments.evaluation import Evaluation
@@ -19,13 +20,13 @@ def print_evaluation(console: Console, evaluation: Evaluation, title: str, *, ea
         each: Print a table of the episodes too.
     """
     if not evaluation.returns:
-        console.print(f"{title}: no episode ended.", highlight=False, soft_wrap=True)
+        console.print(f"{title}: no episode ended.", highlight=False, markup=False, soft_wrap=True)
         return
     if each:
         console.print(_episodes(evaluation))
     lengths = evaluation.lengths
     console.print(
-        f"[bold]{title}[/]: mean return [bold]{spread(evaluation)}[/] over {len(lengths)} episodes "
+        f"[bold]{escape(title)}[/]: mean return [bold]{spread(evaluation)}[/] over {len(lengths)} episodes "
         f"(min {number(min(evaluation.returns))}, max {number(max(evaluation.returns))}), "
         f"mean length {number(sum(lengths) / len(lengths))}",
         highlight=False,

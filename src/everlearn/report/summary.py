@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from everlearn.environments.evaluation import Evaluation, is_better
@@ -98,7 +99,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     learned = summary.verdict().startswith(("Learned", "Solved"))
     console.print(
         "",
-        f"[bold]{summary.algorithm} on {summary.environment}[/]: {summary.steps:,} steps in "
+        f"[bold]{escape(f'{summary.algorithm} on {summary.environment}')}[/]: {summary.steps:,} steps in "
         f"{duration(summary.seconds)} ({number(summary.steps / max(summary.seconds, 1e-9))} steps/s), "
         f"seed {summary.seed}",
         "",
@@ -106,7 +107,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         "",
         Text(summary.verdict(), style="bold green" if learned else "bold yellow"),
         "",
-        f"[bold]{summary.directory}[/]",
+        f"[bold]{escape(str(summary.directory))}[/]",
         *_files(summary.directory),
         sep="\n",
         highlight=False,
@@ -138,4 +139,4 @@ def _files(directory: Path) -> list[str]:
         ("progress.csv, tb", f"every metric: tensorboard --logdir {directory}"),
         ("config.yaml", f"every setting: everlearn train {directory / 'config.yaml'} repeats the run"),
     )
-    return [f"  {name:<20}[dim]{meaning}[/]" for name, meaning in rows]
+    return [f"  {name:<20}[dim]{escape(meaning)}[/]" for name, meaning in rows]

@@ -77,27 +77,42 @@ def claim(path: Path, *, overwrite: bool) -> RunDirectory:
         overwrite: Remove an earlier run's files; anything else in the directory stays.
 
     Raises:
-        ConfigError: If something is there and ``overwrite`` is off, or it is not a run.
+        ConfigError: If something is there and ``overwrite`` is off, or it is not a run; or it cannot be made.
     """
     directory = RunDirectory(path)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: this is a file. Name a directory.")
     if path.is_dir() and any(path.iterdir()):
         _clear(directory, overwrite)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(path, error) from error
     return directory
 
 
 def claim_next(parent: Path, name: str) -> RunDirectory:
-    """A new directory ``parent/name-n`` with the first number that is free."""
+    """A new directory ``parent/name-n`` with the first number that is free.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
     for number in count(1):
         path = parent / f"{name.replace('/', '-')}-{number}"
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise _cannot_be_made(path, error) from error
         return RunDirectory(path)
     raise AssertionError("there is always a free number")
+
+
+def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"--out {path}: the directory cannot be made ({error.strerror}). Name one in a place that you may write to."
+    )
 
 
 def _clear(directory: RunDirectory, overwrite: bool) -> None:

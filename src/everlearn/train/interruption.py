@@ -11,7 +11,8 @@ from typing import Any
 class Interruption:
     """While entered, the first SIGINT or SIGTERM only sets ``signal``; a second one acts as it always does.
 
-    Python allows handlers in the main thread only; in another thread this does nothing.
+    Python allows handlers in the main thread only; in another thread this does nothing. A handler that was not
+    set from Python could not be put back, so it stays.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not None:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from everlearn.values.head import ValueDistribution, ValueHead, heads
 from everlearn.values.quantile import QuantileDistribution, QuantileHead
 from everlearn.values.reduction import Reduction, disagreement, reductions
 from everlearn.values.scalar import ScalarDistribution, ScalarHead
-from everlearn.values.scale import ReturnScale, ReturnScaleState
+from everlearn.values.scale import ReturnScale
 
 __all__ = [
     "CategoricalDistribution",
@@ -18,7 +18,6 @@ __all__ = [
     "QuantileHead",
     "Reduction",
     "ReturnScale",
-    "ReturnScaleState",
     "ScalarDistribution",
     "ScalarHead",
     "ValueClipping",

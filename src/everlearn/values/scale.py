@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from everlearn.core.errors import NonFiniteError, StateError, require_in_range
+from everlearn.core.errors import NonFiniteError, require_in_range
 
 _CONSTANT = 1e-6  # relative to the mean, a standard deviation below this is rounding and not a scale
 
@@ -18,8 +17,8 @@ class ReturnScale(nn.Module):
     """``(return - mean)/std`` with running moments; the unit moves only in ``refresh_``.
 
     Per rollout each moment becomes ``beta*moment + (1 - beta)*rollout's``; a running weight treated alike
-    divides them, which removes the start at zero. The buffers are not persistent, so that a policy which owns
-    a scale keeps the keys of its ``state_dict``: ``ReturnScaleState`` saves them.
+    divides them, which removes the start at zero. Unit and moments are buffers: they go wherever the weights go that
+    predict in this unit.
 
     Args:
         beta: Decay of the moments per rollout, in [0, 1).
@@ -35,10 +34,10 @@ class ReturnScale(nn.Module):
         super().__init__()
         require_in_range("beta", beta, 0.0, 1.0, open_high=True)
         self.beta = beta
-        self.register_buffer("mean", torch.zeros(()), persistent=False)
-        self.register_buffer("std", torch.ones(()), persistent=False)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
         for name in ("first_moment", "second_moment", "weight"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64), persistent=False)
+            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
 
     def normalize(self, returns: Tensor) -> Tensor:
         """Reward units to the head's unit, elementwise."""
@@ -82,46 +81,3 @@ class ReturnScale(nn.Module):
             self.mean.copy_(mean)
             self.std.copy_(torch.where(constant, 1.0, std))
         return old_mean, old_std, self.mean.clone(), self.std.clone()
-
-
-@final
-class ReturnScaleState:
-    """The buffers of a scale as a part of a state tree: flat, name to 0-d tensor.
-
-    Args:
-        scale: Whose buffers are saved and restored.
-    """
-
-    def __init__(self, scale: ReturnScale) -> None:
-        self._scale = scale
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A snapshot of the unit and the running moments."""
-        return {name: buffer.clone() for name, buffer in self._scale.named_buffers()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> None:
-        """Put the unit and the running moments back to a snapshot.
-
-        Args:
-            state_dict: What ``state_dict`` returned.
-            strict: Whether names that are missing or unknown are an error; without it they are left out.
-
-        Raises:
-            StateError: If a name is missing or unknown, or a tensor is not 0-d; nothing has changed then.
-        """
-        buffers = dict(self._scale.named_buffers())
-        if strict and state_dict.keys() != buffers.keys():
-            raise StateError(
-                f"The state of a return scale has the names {list(buffers)}, found {list(state_dict)}. "
-                "Load one that ReturnScaleState has saved."
-            )
-        restored = {name: torch.as_tensor(value) for name, value in state_dict.items() if name in buffers}
-        for name, value in restored.items():
-            if value.dim() != 0:
-                raise StateError(
-                    f"'{name}' of the return scale has the shape {tuple(value.shape)}, expected one number. "
-                    "Load a state that ReturnScaleState has saved."
-                )
-        with torch.no_grad():
-            for name, value in restored.items():
-                buffers[name].copy_(value)
