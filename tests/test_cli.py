@@ -175,6 +175,20 @@ def test_own_environments_come_in_by_import_from_the_current_directory() -> None
         (("--env", "CartPole-v1", "--set", "use_sde=true"), "needs continuous actions"),
         (("--env", "Blackjack-v1"), "has observations of Tuple"),
         (("--env", "CartPole-v1", "--import", "no_such_module"), "--import no_such_module: there is no such module"),
+        (("--set", "env=5"), "env: a section belongs here, and this is 5. Give --env ID"),
+        (("--env", "CartPole-v1", "--set", "optimizer_kwargs.kind=sgd"), "optimizer_kwargs.kind: unknown key"),
+        (("--env", "CartPole-v1", "--set", "vgs_kwargs.beta=.5"), "vgs_kwargs.beta: unknown key. Known: eps"),
+        (
+            ("--env", "CartPole-v1", "--set", "policy_kwargs.features_extractor_kwargs.foo=1"),
+            "features_extractor_kwargs.foo: unknown key. Nothing can be set here",
+        ),
+        (
+            ("--env", "CartPole-v1", "--set", "optimizer_class=adam", "--set", "optimizer_kwargs.lr=-1"),
+            "algorithm.optimizer_kwargs: adam refuses them: Invalid learning rate",
+        ),
+        (("--env", "CartPole-v1", "--set", "env.kwargs.max_episode_steps=0"), "env.kwargs: 'CartPole-v1' cannot"),
+        (("--env", "CartPole-v1", "--set", "env.wrappers=[AtariWrapper]"), "AtariWrapper does not fit"),
+        (("--env", "CartPole-v1", "--out", "tiny.yaml/run"), "--out tiny.yaml/run: the directory cannot be made"),
         (("--env", "CartPole-v1", "--steps", "0"), "total_timesteps: Input should be greater than or equal to 1"),
     ],
 )
@@ -212,7 +226,28 @@ def test_a_file_that_is_no_model_is_exit_code_3() -> None:
     Path("agent.zip").write_text("no model")
     result = everlearn("evaluate", "agent.zip", "--env", "CartPole-v1")
     assert result.exit_code == 3
-    assert "agent.zip: this is no model file" in result.stderr
+    assert "agent.zip: this is no model of everlearn's PPO" in result.stderr
+
+
+def test_an_unknown_device_is_refused_before_the_model_is_read() -> None:
+    result = everlearn("evaluate", "missing.zip", "--device", "foo")
+    assert result.exit_code == 2
+    assert "device: Input should be auto, cpu, cuda or cuda:N (found 'foo')" in result.stderr
+
+
+def test_a_directory_may_look_like_markup() -> None:
+    result = everlearn("train", "tiny.yaml", "--out", "[red]run[/foo]", "-q")
+    assert result.exit_code == 0, result.output
+    assert "everlearn evaluate [red]run[/foo]\n" in result.stdout
+    result = everlearn("evaluate", "[red]run[/foo]", "--episodes", "1")
+    assert "[red]run[/foo] on CartPole-v1, deterministic" in result.stdout
+
+
+def test_the_package_is_the_command_too() -> None:
+    command = [sys.executable, "-m", "everlearn", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Train agents that keep learning" in result.stdout
 
 
 def test_a_non_finite_state_is_exit_code_4_and_keeps_the_model() -> None:
@@ -231,13 +266,6 @@ def test_a_missing_extra_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) 
     result = everlearn("train", "--env", "HalfCheetah-v5")
     assert result.exit_code == 2
     assert "pip install 'everlearn[mujoco]'" in result.stderr
-
-
-def test_a_place_that_cannot_be_written_is_exit_code_1() -> None:
-    result = everlearn("train", "tiny.yaml", "--out", "tiny.yaml/run")
-    assert result.exit_code == 1
-    assert "error: " in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:

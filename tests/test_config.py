@@ -62,6 +62,23 @@ def test_no_environment_is_an_error_that_says_how_to_name_one(tmp_path: Path) ->
             load(path)
 
 
+def test_a_word_where_the_environments_section_belongs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"env: a section belongs here, and this is 'CartPole-v1'\. Give --env ID"):
+        load(written(tmp_path, "env: CartPole-v1"))
+
+
+def test_an_empty_section_has_its_defaults(tmp_path: Path) -> None:
+    text = "env: {id: CartPole-v1}\nalgorithm:\nlogging:\nruntime:\n"
+    assert load(written(tmp_path, text)) == configured()
+    assert load(written(tmp_path, "env:\n"), {"env.id": "CartPole-v1"}) == configured()
+
+
+@pytest.mark.parametrize("section", ["algorithm", "logging", "algorithm.policy_kwargs"])
+def test_a_value_where_a_section_belongs_is_named(section: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{section}: Input should be a mapping of keys to values \(found 5\)\.$"):
+        configured(**{section: 5})
+
+
 def test_a_file_of_algorithm_keys_is_that_section(tmp_path: Path) -> None:
     path = written(tmp_path, "gamma: 0.9\nname: PPO\n")
     assert load(path, {"env.id": "CartPole-v1"}).algorithm == AlgorithmConfig(name="PPO", gamma=0.9)
@@ -224,8 +241,10 @@ def test_a_value_of_the_run_outside_its_range_names_its_path(key: str, values: l
     ],
 )
 def test_options_that_contradict_each_other_are_refused(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+    with pytest.raises(ConfigError, match=complaint) as refusal:
         configured(**settings)
+    assert "found" not in str(refusal.value), "the whole section is no help"
+    assert not str(refusal.value).startswith(":")
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,22 @@ def test_the_summary_shows_figures_verdict_and_files_without_breaking_lines() ->
         assert part in text
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are() -> None:
+    console = plain()
+    named = replace(SUMMARY, directory=Path("[red]z[/foo]"), environment="[bold]Cheetah[/x]")
+    print_summary(console, named)
+    for part in (
+        "DistributionalPPO on [bold]Cheetah[/x]: 200,000 steps",
+        "\n[red]z[/foo]\n",
+        "evaluate [red]z[/foo]\n",
+    ):
+        assert part in printed(console)
+    for evaluation in (SUMMARY.evaluation, Evaluation([], [])):
+        console = plain()
+        print_evaluation(console, evaluation, "[red]z[/foo]", each=False)
+        assert printed(console).startswith("[red]z[/foo]: ")
+
+
 def test_a_stopped_run_has_a_summary_too() -> None:
     console = plain()
     print_summary(console, replace(SUMMARY, returns=[], evaluation=None, baseline=None, stopped_by=SIGINT))

@@ -4,7 +4,9 @@ import math
 import os
 import signal
 import threading
+import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ from torch import nn
 from everlearn.config import HEADER, RunConfig, load
 from everlearn.core.errors import ConfigError, NonFiniteError, StateError
 from everlearn.environments.build import training_environment
+from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
 from everlearn.report import Display, Progress
 from everlearn.train import Run, evaluate_saved, train
 from everlearn.train.building import build_agent, resolved, thread_count
+from everlearn.train.checking import check_device
 from everlearn.train.directory import claim, claim_next
+from everlearn.train.evaluating import class_of, play, policy_of
 from everlearn.train.interruption import Interruption
 from everlearn.train.recording import JsonLines
 from tests.environments.toys import Noisy, Scripted
@@ -84,9 +89,8 @@ def test_everything_left_open_is_decided() -> None:
 def test_what_was_given_stays() -> None:
     given = tiny(value_head="scalar", n_critics=3, normalize_returns=False, policy="MlpPolicy")
     kept = resolved(given, training_environment(given.env, 0.99))[0].algorithm
-    assert kept.model_dump(exclude={"critic_reduction", "optimizer_class", "variance_gradient_scaling"}) == (
-        given.algorithm.model_dump(exclude={"critic_reduction", "optimizer_class", "variance_gradient_scaling"})
-    )
+    left_open = {"critic_reduction", "optimizer_class", "variance_gradient_scaling", "vgs_kwargs"}
+    assert kept.model_dump(exclude=left_open) == given.algorithm.model_dump(exclude=left_open)
 
 
 def test_continuous_control_is_normalised_by_default() -> None:
@@ -98,7 +102,10 @@ def test_a_drawn_seed_differs_from_run_to_run() -> None:
 
 
 def test_an_unknown_algorithm_has_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"no algorithm 'DistributionalPPOO'. Did you mean 'DistributionalPPO'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^algorithm\.name: There is no algorithm 'DistributionalPPOO'. Did you mean 'DistributionalPPO'",
+    ):
         decided(name="DistributionalPPOO")
 
 
@@ -141,7 +148,8 @@ def test_linear_schedules_fall_from_their_start_to_zero() -> None:
 
 
 def test_an_unknown_activation_function_has_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"no activation function 'rellu'. Did you mean 'relu'"):
+    where = r"^algorithm\.policy_kwargs\.activation_fn"
+    with pytest.raises(ConfigError, match=where + r": There is no activation function 'rellu'. Did you mean 'relu'"):
         built(**{"policy_kwargs.activation_fn": "rellu"})
 
 
@@ -150,8 +158,28 @@ def test_an_unknown_activation_function_has_a_suggestion() -> None:
     [
         ({"policy": "CnnPolicy"}, "CnnPolicy cannot read"),
         ({"use_sde": True}, "needs continuous actions"),
-        ({"optimizer_class": "adaptive_upgdd"}, "Did you mean 'adaptive_upgd'"),
-        ({"optimizer_kwargs": {"sigm": 1.0}, "optimizer_class": "upgd"}, "Did you mean 'sigma'"),
+        ({"optimizer_class": "adaptive_upgdd"}, r"^algorithm\.optimizer_class: .*Did you mean 'adaptive_upgd'"),
+        (
+            {"optimizer_kwargs": {"sigm": 1.0}, "optimizer_class": "upgd"},
+            r"^algorithm\.optimizer_kwargs\.sigm: unknown key. Did you mean 'sigma'",
+        ),
+        (
+            {"optimizer_kwargs": {"sigma": -1.0}, "optimizer_class": "upgd"},
+            r"^algorithm\.optimizer_kwargs: upgd refuses them: sigma=-1\.0 is outside",
+        ),
+        (
+            {"optimizer_kwargs": {"momentum": -1}, "optimizer_class": "sgd"},
+            r"^algorithm\.optimizer_kwargs: sgd refuses them: Invalid momentum",
+        ),
+        ({"value_head": {"kind": "quantile", "n": 3}}, r"^algorithm\.value_head\.n: unknown key"),
+        ({"critic_reduction": "men"}, r"^algorithm\.critic_reduction: .*Did you mean 'mean'"),
+        ({"vgs_kwargs": {"foo": 1}}, r"^algorithm\.vgs_kwargs\.foo: unknown key. Known: eps, min_scale, mode, scope\."),
+        ({"vgs_kwargs.warmup_steps": 1}, r"^algorithm\.vgs_kwargs\.warmup_steps: unknown key"),
+        ({"vgs_kwargs": {"mode": "noisy"}}, r"^algorithm\.vgs_kwargs\.mode: Input should be 'noise' or 'relative'"),
+        (
+            {"policy_kwargs.features_extractor_kwargs": {"foo": 1}},
+            r"^algorithm\.policy_kwargs\.features_extractor_kwargs\.foo: unknown key",
+        ),
     ],
 )
 def test_what_does_not_fit_is_a_configuration_error(overrides: dict[str, Any], complaint: str) -> None:
@@ -163,6 +191,22 @@ def test_what_does_not_fit_is_a_configuration_error(overrides: dict[str, Any], c
 def test_a_missing_gpu_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"runtime\.device: 'cuda' was asked for and torch sees no GPU"):
         built(**{"runtime.device": "cuda"})
+
+
+def test_a_gpu_beyond_the_last_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("auto", "cpu", "cuda", "cuda:1"):
+        check_device(device, "device")
+    with pytest.raises(ConfigError, match="device: 'cuda:2' was asked for and torch sees 2 GPUs, counted from cuda:0"):
+        check_device("cuda:2", "device")
+
+
+def test_arguments_arrive_as_their_constructors_types() -> None:
+    agent = built(variance_gradient_scaling=True, vgs_kwargs={"eps": "1e-6"}, optimizer_kwargs={"lr": "2e-3"})
+    assert agent.variance_gradient_scaler is not None
+    assert agent.variance_gradient_scaler.eps == 1e-6
+    assert agent.policy.optimizer.param_groups[0]["lr"] == 0.002
 
 
 def test_small_networks_get_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +264,16 @@ def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path: Path, config:
     with pytest.raises(ConfigError, match="holds other files and no run"):
         claim(tmp_path, overwrite=True)
     assert (tmp_path / "model.zip").read_text() == "mine"
+
+
+def test_a_directory_that_cannot_be_made_is_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out .*/file/run: the directory cannot be made \(Not a directory\)"):
+        claim(tmp_path / "file" / "run", overwrite=False)
+    with pytest.raises(ConfigError, match=r"--out .*/file/run-1: the directory cannot be made"):
+        claim_next(tmp_path / "file", "run")
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
@@ -345,6 +399,23 @@ def test_a_non_finite_reward_stops_the_run_and_leaves_the_agent(tmp_path: Path) 
     del gymnasium.registry["everlearn-tests/Broken-v0"]
 
 
+@pytest.mark.parametrize("bad_reward_at", [None, 20])
+def test_the_environments_are_closed_whatever_ends_the_run(tmp_path: Path, bad_reward_at: int | None) -> None:
+    closed: list[Scripted] = []
+
+    class Closing(Scripted):
+        def close(self) -> None:
+            closed.append(self)
+
+    gymnasium.register("everlearn-tests/Closing-v0", Closing, kwargs={"bad_reward_at": bad_reward_at})
+    silent = {"logging.baseline_episodes": 0, "logging.evaluation_episodes": 0}
+    ending = nullcontext() if bad_reward_at is None else pytest.raises(NonFiniteError)
+    with ending:
+        train(tiny(**{"env.id": "everlearn-tests/Closing-v0", **silent}), tmp_path / "run")
+    assert len(closed) == 2
+    del gymnasium.registry["everlearn-tests/Closing-v0"]
+
+
 def test_the_number_of_threads_is_put_back(tmp_path: Path) -> None:
     display = Recorded(lambda: threads.append(torch.get_num_threads()))
     threads: list[int] = []
@@ -403,6 +474,16 @@ def test_a_second_signal_acts_as_always() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_handler_that_could_not_be_put_back_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``getsignal`` is None for a handler that C code has set."""
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda number: None)
+        with Interruption():
+            patch.undo()
+            assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_in_another_thread_signals_are_left_alone() -> None:
     seen = []
 
@@ -455,6 +536,33 @@ def test_an_environment_with_other_spaces_is_refused(run: Run) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such model"):
         evaluate_saved(tmp_path)
-    (tmp_path / "model.zip").write_text("not a model")
-    with pytest.raises(StateError, match="this is no model file, or it is damaged"):
+    model = tmp_path / "model.zip"
+    model.write_text("not a model")
+    with pytest.raises(StateError, match=r"this is no model of everlearn's PPO, or it is damaged"):
         evaluate_saved(tmp_path)
+    for member, data in (("notes.txt", ""), ("data", "{"), ("data", "[]"), ("data", '{"gamma": 0.9}')):
+        with zipfile.ZipFile(model, "w") as archive:
+            archive.writestr(member, data)
+        with pytest.raises(StateError, match=r"this is no model of everlearn's PPO, or it is damaged"):
+            evaluate_saved(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [PPO, DistributionalPPO])
+def test_a_bare_model_is_of_the_class_that_saved_it(tmp_path: Path, kind: type[PPO]) -> None:
+    agent = kind("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=0, device="cpu")
+    agent.save(tmp_path / "agent.zip")
+    assert class_of(tmp_path / "agent.zip") is kind
+    expected = play(EnvConfig(id="CartPole-v1"), lambda _: policy_of(agent), 2, seed=3)
+    assert evaluate_saved(tmp_path / "agent.zip", episodes=2, env_id="CartPole-v1", seed=3)[1] == expected
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:x"])
+def test_an_unknown_device_is_refused_in_evaluation(run: Run, device: str) -> None:
+    with pytest.raises(ConfigError, match=r"^device: Input should be auto, cpu, cuda or cuda:N"):
+        evaluate_saved(run.directory.path, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_refused_in_evaluation_too(run: Run) -> None:
+    with pytest.raises(ConfigError, match="device: 'cuda' was asked for and torch sees no GPU"):
+        evaluate_saved(run.directory.path, device="cuda")

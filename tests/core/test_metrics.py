@@ -28,6 +28,16 @@ def test_the_series_keeps_every_value_in_order(means: RunningMeans) -> None:
     assert means.series() == {"loss": [2.0, -1.0, 0.5]}
 
 
+def test_a_value_is_read_once(means: RunningMeans) -> None:
+    loss = torch.tensor(2.0)
+    means.add({"loss": loss})
+    assert means.means() == {"loss": 2.0}
+    loss.fill_(5.0)
+    means.add({"loss": torch.tensor(4.0)})
+    assert means.series() == {"loss": [2.0, 4.0]}
+    assert means.means() == {"loss": 3.0}
+
+
 def test_nothing_added_is_nothing_reported(means: RunningMeans) -> None:
     assert means.means() == {}
 

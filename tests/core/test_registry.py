@@ -5,7 +5,7 @@ import torch
 from pydantic import BaseModel
 
 from everlearn.core.errors import ConfigError
-from everlearn.core.registry import Registry, validated
+from everlearn.core.registry import Registry, checked_arguments, validated
 
 
 class Fixed:
@@ -74,7 +74,7 @@ def test_a_class_without_constructor_has_no_arguments(registry: Registry[Any]) -
 
 
 def test_only_given_arguments_are_returned_converted(registry: Registry[Any]) -> None:
-    arguments = registry.arguments("soft_scaled", {"kind": "SoftScaled", "scale": "3e-4"})
+    arguments = registry.arguments("SoftScaled", {"scale": "3e-4"})
     assert arguments == {"scale": 3e-4}
 
 
@@ -82,6 +82,46 @@ def test_an_unknown_argument_is_an_error_with_its_path_and_a_suggestion(registry
     with pytest.raises(ConfigError) as refusal:
         registry.arguments("soft_scaled", {"scal": 1.0}, where="policy.widget")
     assert str(refusal.value) == "policy.widget.scal: unknown key. Did you mean 'scale'?"
+
+
+@pytest.mark.parametrize("kind", ["fixed", "soft_scaled"])
+def test_a_kind_is_no_argument(registry: Registry[Any], kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"^widget\.kind: unknown key\. Known: names, scale\.$"):
+        registry.arguments("soft_scaled", {"kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ("soft_scald", "top.widget: There is no widget 'soft_scald'. Did you mean 'soft_scaled'?"),
+        ({"kind": "soft_scald"}, "top.widget: There is no widget 'soft_scald'. Did you mean 'soft_scaled'?"),
+        ({"kind": "soft_scaled", "scal": 1}, "top.widget.scal: unknown key. Did you mean 'scale'?"),
+        ({"kind": "fixed", "scale": 1}, "top.widget.scale: unknown key. Nothing can be set here."),
+        ({"kind": 3}, "top.widget: A widget as a mapping needs the key 'kind', one of ['fixed', 'soft_scaled']."),
+    ],
+)
+def test_a_check_names_the_place(registry: Registry[Any], spec: Any, complaint: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        registry.check(spec, "top.widget")
+    assert str(refusal.value) == complaint
+
+
+@pytest.mark.parametrize("spec", ["SoftScaled", {"kind": "SoftScaled", "scale": 2}, Scaled(1)])
+def test_a_check_lets_pass_what_can_be_built(registry: Registry[Any], spec: Any) -> None:
+    registry.check(spec, "top.widget")
+    assert type(registry.build(spec, size=1)) is Scaled
+
+
+def test_a_missing_argument_is_named_without_all_the_others() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        checked_arguments(Scaled, {"scale": 1.0}, "widget")
+    assert str(refusal.value) == "widget.size: Field required."
+
+
+def test_arguments_that_the_program_supplies_are_unknown_to_the_user() -> None:
+    assert checked_arguments(Scaled, {"scale": "2"}, "widget", supplied=["size"]) == {"scale": 2.0}
+    with pytest.raises(ConfigError, match=r"widget\.size: unknown key"):
+        checked_arguments(Scaled, {"size": 1}, "widget", supplied=["size"])
 
 
 def test_every_wrong_value_is_named_with_its_path(registry: Registry[Any]) -> None:

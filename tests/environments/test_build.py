@@ -129,6 +129,11 @@ def test_an_unknown_argument_is_a_configuration_error() -> None:
         built(kwargs={"gravty": 1.0})
 
 
+def test_an_argument_out_of_range_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"env.kwargs: 'CartPole-v1' cannot be made with .*positive.* Change the arg"):
+        built(kwargs={"max_episode_steps": 0})
+
+
 def test_unusable_spaces_are_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="start at 1"):
         built(SCRIPTED, kwargs={"action_space": spaces.Discrete(2, start=1)})

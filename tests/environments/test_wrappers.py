@@ -57,10 +57,13 @@ def test_rescaled_actions_reach_the_environment_in_its_own_bounds() -> None:
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("TimeLimits", "no wrapper 'TimeLimits'. Did you mean 'TimeLimit'"),
-        ({"max_episode_steps": 3}, "needs the key 'kind'"),
-        ({"kind": "TimeLimit", "max_steps": 3}, "max_steps: unknown key"),
-        ({"kind": "TimeLimit", "max_episode_steps": "many"}, "max_episode_steps: Input should be a valid integer"),
+        ("TimeLimits", r"^env\.wrappers\.0: There is no wrapper 'TimeLimits'. Did you mean 'TimeLimit'"),
+        ({"max_episode_steps": 3}, r"^env\.wrappers\.0: .*needs the key 'kind'"),
+        ({"kind": "TimeLimit", "max_steps": 3}, r"(?m)^env\.wrappers\.0\.max_steps: unknown key"),
+        (
+            {"kind": "TimeLimit", "max_episode_steps": "many"},
+            r"^env\.wrappers\.0\.max_episode_steps: Input should be a valid integer",
+        ),
     ],
 )
 def test_a_wrong_wrapper_is_a_configuration_error(spec: Any, complaint: str) -> None:
@@ -70,11 +73,21 @@ def test_a_wrong_wrapper_is_a_configuration_error(spec: Any, complaint: str) -> 
 
 @pytest.mark.parametrize(
     "spec",
-    ["RescaleAction", "TimeLimit", {"kind": "ReshapeObservation", "shape": [3]}],
+    ["RescaleAction", "TimeLimit", "AtariWrapper", {"kind": "ReshapeObservation", "shape": [3]}],
 )
 def test_a_wrapper_that_does_not_fit_is_a_configuration_error(spec: Any) -> None:
     with pytest.raises(ConfigError, match=r"env.wrappers: .* does not fit .*Change its arguments or remove it"):
         wrapped(Scripted(), [spec])
+
+
+def test_a_wrapper_whose_package_is_missing_names_the_pip_command() -> None:
+    class Uninstalled(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+            raise gymnasium.error.DependencyNotInstalled("run `pip install warp-drive`")
+
+    wrappers.add("Uninstalled", Uninstalled)
+    with pytest.raises(ConfigError, match="Uninstalled needs a package that is not installed: run `pip install warp"):
+        wrapped(Scripted(), ["Uninstalled"])
 
 
 @pytest.mark.parametrize("name", list(wrappers))

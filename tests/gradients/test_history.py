@@ -239,9 +239,10 @@ def test_new_names_are_taken_over_with_the_statistics():
 
 
 def test_new_groups_are_taken_over():
-    scaler = fed_scaler(scope="group")
-    assert len(set(scaler.get_scaling_factors().values())) == 1
     first, second = parameters_of(*SHAPES)
+    scaler = VarianceGradientScaler([{"params": [first, second]}], warmup_steps=5, scope="group")
+    feed(scaler, random_steps(20, *SHAPES, mean=0.3))
+    assert len(set(scaler.get_scaling_factors().values())) == 1
     scaler.update_parameters([{"params": [first]}, {"params": [second]}])
     assert len(set(scaler.get_scaling_factors().values())) == 2
 

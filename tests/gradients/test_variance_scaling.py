@@ -136,10 +136,16 @@ def test_b19_factors_are_bit_for_bit_invariant_to_the_scale_of_gradients(scope, 
     steps = random_steps(30, (4,), (3, 2), mean=0.3)
     factors = []
     for scale in (1.0, 2.0**-15):
-        scaler = VarianceGradientScaler(parameters_of((4,), (3, 2)), warmup_steps=0, scope=scope, mode=mode)
+        groups = [{"params": [parameter]} for parameter in parameters_of((4,), (3, 2))]
+        scaler = VarianceGradientScaler(groups, warmup_steps=0, scope=scope, mode=mode)
         feed(scaler, [[scale * gradient for gradient in gradients] for gradients in steps])
         factors.append(scaler.get_scaling_factors())
     assert factors[0] == factors[1]
+
+
+def test_a_group_scope_without_groups_is_refused():
+    with pytest.raises(ArgumentError, match="needs groups"):
+        VarianceGradientScaler(parameters_of((4,)), scope="group")
 
 
 def test_the_returned_factor_is_the_mean_over_elements_known_before_the_step():

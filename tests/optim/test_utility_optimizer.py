@@ -93,7 +93,13 @@ def test_parameters_that_are_not_dense_and_real_are_refused_and_leave_nothing_be
 
 
 @pytest.mark.parametrize(
-    ("options", "name"), [({"lr": -1.0}, "lr"), ({"scope": "rows"}, "row"), ({"betas": (0.9, 2.0)}, "beta2")]
+    ("options", "name"),
+    [
+        ({"lr": -1.0}, "lr"),
+        ({"scope": "rows"}, "row"),
+        ({"betas": (0.9, 2.0)}, "beta2"),
+        ({"preset": "papers"}, "paper"),
+    ],
 )
 def test_the_options_of_a_group_are_checked_too(options, name):
     optimizer = AdaptiveUPGD(random_parameters(*SHAPES))
@@ -117,6 +123,27 @@ def test_parameters_may_be_an_iterator_or_named(kind, as_parameters):
 def test_a_group_may_give_betas_as_a_pair():
     optimizer = UPGDW([{"params": random_parameters((2,)), "betas": (0.5, 0.6)}])
     assert (optimizer.param_groups[0]["beta1"], optimizer.param_groups[0]["beta2"]) == (0.5, 0.6)
+
+
+def test_betas_in_a_group_of_an_optimizer_that_has_none_are_refused():
+    with pytest.raises(ArgumentError, match="UPGD has no betas"):
+        UPGD([{"params": random_parameters((2,)), "betas": (0.5, 0.6)}])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"preset": "paper"}, 1.0), ({"preset": "paper", "step_multiplier": 1.5}, 1.5), ({"step_multiplier": None}, 2.0)],
+)
+def test_a_group_may_have_a_preset_of_its_own(options, expected):
+    optimizer = UPGD([{"params": random_parameters((2,))}, {"params": random_parameters((3,)), **options}])
+    assert [group["step_multiplier"] for group in optimizer.param_groups] == [2.0, expected]
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_the_callers_group_is_left_as_it_was(kind):
+    group = {"params": random_parameters((2,)), "lr": 0.5}
+    kind([group])
+    assert group.keys() == {"params", "lr"}
 
 
 @pytest.mark.parametrize("kind", FAMILY)

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from everlearn import PPO, UPGD, AdaptiveUPGD, DistributionalPPO
 from everlearn.core.errors import ArgumentError, ConfigError
+from everlearn.ppo.policy import parameters_by_part
 from everlearn.ppo.update import EagerRunner, Minibatch
 from tests.ppo.updates import learned, minibatch_for, model_of
 from tests.ppo.worlds import scripted, world
@@ -357,3 +358,38 @@ def test_critics_learn_returns_of_any_size() -> None:
     model = DistributionalPPO("MlpPolicy", scripted([(1e3, "goes on")]), n_steps=64, gamma=0.5, seed=0, device="cpu")
     model.learn(6 * 64)
     assert model.logger.name_to_value["critics/value_mean"] == pytest.approx(2000.0, rel=0.1)
+
+
+def test_vgs_kwargs_add_to_the_classs_defaults():
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", vgs_kwargs={"min_scale": 0.2})
+    assert (model.variance_gradient_scaler.mode, model.variance_gradient_scaler.min_scale) == ("relative", 0.2)
+
+
+def test_groups_of_the_scaler_are_the_parts_of_the_policy():
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", vgs_kwargs={"scope": "group"})
+    labels = {label for group in parameters_by_part(model.policy) for label in [group["label"]]}
+    assert labels == {"actor", "critics"}
+    assert model.variance_gradient_scaler.same_scope().sum(1).unique().tolist() == [6.0, 12.0]
+
+
+def test_critics_described_in_policy_kwargs_are_refused():
+    with pytest.raises(ArgumentError, match=r"n_critics.*arguments of the algorithm"):
+        DistributionalPPO("MlpPolicy", "CartPole-v1", device="cpu", policy_kwargs={"n_critics": 3})
+
+
+def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path):
+    model = DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu")
+    model.save(tmp_path / "model")
+    assert isinstance(PPO.load(tmp_path / "model", device="cpu").policy.optimizer, AdaptiveUPGD)
+
+
+def test_values_survive_the_transfer_of_the_policys_weights_alone():
+    model, other = (DistributionalPPO("MlpPolicy", "Pendulum-v1", n_steps=64, device="cpu", seed=s) for s in (0, 1))
+    model.learn(128)
+    other.policy.load_state_dict(model.policy.state_dict())
+    observation = torch.randn(5, 3)
+    assert torch.equal(model.policy.predict_values(observation), other.policy.predict_values(observation))
+
+
+def test_a_clip_range_that_warms_up_from_zero_is_accepted():
+    PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", clip_range=lambda remaining: 0.2 * (1 - remaining))

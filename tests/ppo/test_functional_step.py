@@ -141,7 +141,7 @@ def traced(request: pytest.FixtureRequest) -> Traced:
 
 def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> None:
     numbers, runner, before = numbers_of(traced.eager), runner_of(traced.eager), learned(traced.eager)
-    for seed in range(5):
+    for seed in (0, 1, 0, 1, 0):  # gradients that come again have a signal, which variance scaling sees
         minibatch = minibatch_for(traced.eager, seed)
         stats, active = traced.update(minibatch, numbers)
         expected, outcome = runner.update(minibatch, numbers)
@@ -152,9 +152,10 @@ def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> No
     assert_close_at_scale(found.pop("parameters"), expected.pop("parameters"), 1e-5)
     assert_close_at_scale(found, expected, 1e-4)
     moved = {name: tensor - before["parameters"][name] for name, tensor in traced.eager.policy.named_parameters()}
-    assert [name for name, distance in moved.items() if distance.abs().max() < 1e-4] == []
+    assert [name for name, distance in moved.items() if distance.abs().max() < 1e-5] == []
     if traced.eager.variance_gradient_scaler is not None:
-        assert traced.eager.variance_gradient_scaler.get_scaling_factor() != 1.0, "variance scaling took part"
+        factors = traced.eager.variance_gradient_scaler.get_scaling_factors()
+        assert set(factors.values()) != {1.0}, "variance scaling took part"
 
 
 def test_an_inactive_update_changes_no_bit(traced: Traced) -> None:
@@ -175,7 +176,7 @@ def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(trac
     assert_identical(learned(traced.tensors.model), before)
 
 
-@pytest.mark.parametrize("spoil", [with_nan_loss, with_infinite_loss, with_nan_gradient])
+@pytest.mark.parametrize("spoil", [with_nan_loss, with_nan_gradient])
 def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Traced, spoil: Any) -> None:
     before, scaler = learned(traced.tensors.model), traced.tensors.model.variance_gradient_scaler
     counted = 0 if scaler is None else scaler.skipped_steps
@@ -184,6 +185,14 @@ def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Trac
     assert_identical(learned(traced.tensors.model), before)
     if scaler is not None:
         assert scaler.skipped_steps - counted == (spoil is with_nan_gradient), "a gradient, not a loss, was refused"
+
+
+def test_a_loss_that_overflows_is_refused_although_its_gradient_is_finite() -> None:
+    tensors = TensorsOf(model_of("pendulum"))
+    before, minibatch = learned(tensors.model), with_infinite_loss(minibatch_for(tensors.model, 0))
+    stats, _ = tensors.step(*tensors.inputs(minibatch, coefficients_of(), tensors.next_noise()))
+    assert stats["skipped"] == 1
+    assert_identical(learned(tensors.model), before)
 
 
 def test_gradients_too_large_to_be_squared_never_reach_the_functional_statistics() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
@@ -14,7 +15,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -295,12 +296,20 @@ class LostVector(SimpleMultiObsEnv):
         return {**mapping, "vec": mapping["vec"] * np.inf} if self.count >= 3 else mapping
 
 
-def bad_worlds() -> dict[str, tuple[DummyVecEnv, str]]:
+def bad_worlds() -> dict[str, tuple[VecEnv, str]]:
     nan_reward = [(1.0, "goes on"), (1.0, "goes on"), (np.nan, "goes on")]
     infinite_reward = [(1.0, "goes on"), (-np.inf, "terminates")]
     return {
         "reward NaN": (scripted(GOOD, nan_reward), r"Environment 1 .*reward at its step 3: nan"),
         "reward infinite": (scripted(infinite_reward), r"Environment 0 .*reward at its step 2: -inf"),
+        "reward before a normaliser spreads it": (
+            VecNormalize(scripted(GOOD, nan_reward)),
+            r"Environment 1 .*reward at its step 3: nan",
+        ),
+        "reward before a normaliser clips it": (
+            VecNormalize(scripted(GOOD, infinite_reward)),
+            r"Environment 1 .*reward at its step 2: -inf",
+        ),
         "observation": (
             DummyVecEnv([lambda: Scripted(GOOD), lambda: Scripted(GOOD, bad_observation_at=4)]),
             r"Environment 1 .* non-finite observation at its step 4: ",
@@ -379,3 +388,29 @@ def test_a_callback_that_returns_false_ends_training_before_anything_is_learned(
     model.learn(64, callback=Stop())
     assert model.num_timesteps == 5
     assert_identical(learned(model), before)
+
+
+class PoisonedPendulum(gym.Env):
+    """Returns a NaN for its third reward."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, poisoned: bool) -> None:
+        self._poisoned, self._steps = poisoned, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        reward = np.nan if self._poisoned and self._steps == 3 else 1.0
+        return np.zeros(2, np.float32), reward, False, False, {}
+
+
+def test_a_nan_reward_behind_sb3s_normaliser_names_its_environment():
+    venv = VecNormalize(DummyVecEnv([lambda: PoisonedPendulum(False), lambda: PoisonedPendulum(True)]))
+    model = PPO("MlpPolicy", venv, n_steps=8, batch_size=8, device="cpu")
+    with pytest.raises(NonFiniteError, match="Environment 1 returned a non-finite reward at its step 3"):
+        model.learn(16)

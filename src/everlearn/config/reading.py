@@ -36,7 +36,9 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
         values = _assigned(values, _full_path(key), value)
     env = values.get("env") or {}
     if not isinstance(env, Mapping):
-        raise ConfigError(f"env: this is {env!r} and no section. Give --env ID, or env: {{id: ID}} in the file.")
+        raise ConfigError(
+            f"env: a section belongs here, and this is {env!r}. Give --env ID, or env: {{id: ID}} in the file."
+        )
     if "id" not in env:
         raise ConfigError("env.id: no environment is named. Give --env ID, or env: {id: ID} in the file.")
     return validated(RunConfig, values, "")

@@ -126,7 +126,7 @@ class Registry(Generic[T]):
         return self.canonical(spec["kind"], where), {key: value for key, value in spec.items() if key != "kind"}
 
 
-def signature_model(entry: type, supplied: Iterable[str] = ()) -> type[BaseModel]:
+def signature_model(entry: type[Any], supplied: Iterable[str] = ()) -> type[BaseModel]:
     """The pydantic model of a constructor's arguments, without those that the program supplies."""
     hints = typing.get_type_hints(entry.__init__)
     fields: dict[str, Any] = {}
@@ -141,7 +141,7 @@ def signature_model(entry: type, supplied: Iterable[str] = ()) -> type[BaseModel
 
 
 def checked_arguments(
-    entry: type, given: Mapping[str, Any], where: str, supplied: Iterable[str] = ()
+    entry: type[Any], given: Mapping[str, Any], where: str, supplied: Iterable[str] = ()
 ) -> dict[str, Any]:
     """The given arguments of a constructor, checked and converted by its signature.
 
@@ -163,7 +163,9 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
 def _complaint(model: type[BaseModel], item: Any, where: str) -> str:
     path = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
     if item["type"] == "extra_forbidden":
-        return f"{path}: unknown key.{suggestion(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}"
+        known = _fields_at(model, item["loc"][:-1])
+        hint = suggestion(str(item["loc"][-1]), known) if known else " Nothing can be set here."
+        return f"{path}: unknown key.{hint}"
     about = f"{path}: " if path else ""
     if item["type"] == "model_type":
         return f"{about}Input should be a mapping of keys to values (found {item['input']!r})."

@@ -35,7 +35,7 @@ class AdaptiveUPGD(UtilityOptimizer):
             preconditioned step; without it the noise is fixed.
         noise_beta: Decay of ``R``, in [0, 1).
         min_noise_std: Least standard deviation of adaptive noise, >= 0.
-        betas: ``(beta1, beta2)``, the name that Adam gives them; not together with either.
+        betas: ``(beta1, beta2)``, the name that Adam gives them; not together with other values of either.
         protect: True gates step and noise; False gates the noise only.
         scope: ``"global"``, ``"group"``, ``"tensor"``, ``"row"`` or ``"none"``, as in ``UPGD``.
         step_multiplier: ``k``; by default 2, with ``preset="paper"`` 1.

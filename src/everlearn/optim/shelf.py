@@ -111,7 +111,7 @@ class Shelf:
 
     def is_outdated(self) -> bool:
         """Whether the parameters have gone to another device or dtype than the shelf was made for."""
-        return (self.params[0].device, self.params[0].dtype) != self._made_for
+        return any((param.device, param.dtype) != self._made_for for param in self.params)
 
     def spans(self, decays: Sequence[float], adaptive_noise: bool) -> list[Span]:
         """The spans of the parameters that have a gradient, loaded, their counters advanced."""

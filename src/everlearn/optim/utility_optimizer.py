@@ -32,7 +32,9 @@ PRESETS: dict[str | None, float] = {None: 2.0, "paper": 1.0, "official": 2.0}
 class UtilityOptimizer(torch.optim.Optimizer):
     """Descent in which useful weights move less and useless ones more, with a little noise.
 
-    A subclass names its ``direction`` and hands the arguments below on, with those of its direction.
+    A subclass names its ``direction`` and hands the arguments below on, with those of its direction. As in torch, a
+    gradient that is not finite is taken as it is: mask it before the step. Two optimizers of one class that are made
+    without a draw from torch's generator between them share their noise; ``seed`` tells them apart.
 
     Args:
         params: Parameters, named parameters or groups. A group may carry ``label``: with ``scope="group"`` groups of

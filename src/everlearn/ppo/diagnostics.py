@@ -40,7 +40,7 @@ class Probe:
 def critic_metrics(evaluator: Evaluator, probe: Probe, kept: Probe) -> dict[str, float]:
     """Disagreement, spread, CVaR and bias of the critics on new samples, and their loss on kept old ones.
 
-    All but the losses are in reward units.
+    All are in reward units but ``forgetting_loss``, which is in the heads' unit of now.
 
     Args:
         evaluator: The policy's forward pass.

@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch import Tensor
 
 from everlearn.core.finite import require_finite
@@ -67,8 +68,7 @@ class RolloutCollector(OnPolicyAlgorithm):
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             steps = self.num_timesteps // env.num_envs
-            require_finite("reward", rewards, step=steps)
-            require_finite("observation", new_obs, step=steps)
+            self._require_finite(new_obs, rewards, steps)
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -96,6 +96,14 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _require_finite(self, observations: VecEnvObs, rewards: np.ndarray, step: int) -> None:
+        """Refuse what the simulation returned, as it was before a normaliser could clip or spread it."""
+        normaliser = self._vec_normalize_env
+        if normaliser is not None:
+            observations, rewards = normaliser.get_original_obs(), normaliser.get_original_reward()
+        require_finite("reward", rewards, step=step)
+        require_finite("observation", observations, step=step)
 
     def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
         """Actions as the environment takes them: unscaled where the policy squashes, clipped elsewhere."""

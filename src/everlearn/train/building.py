@@ -11,11 +11,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig, linear_start
-from everlearn.core.errors import ConfigError
 from everlearn.core.registry import Registry
 from everlearn.environments.build import normalises
 from everlearn.environments.spaces import check_policy, policy_for
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
+from everlearn.train.checking import check_device, checked_mappings
 
 _ROLLOUT = 2048  # steps per update, shared by the environments: SB3's n_steps, for one environment
 _SMALL = 1_000_000  # parameters up to which one thread is faster than several
@@ -46,10 +46,11 @@ def resolved(config: RunConfig, venv: VecEnv) -> tuple[RunConfig, int]:
     """
     seed = secrets.randbits(31) if config.seed is None else config.seed
     given, env = config.algorithm, config.env
-    defaults = vars(algorithms[given.name].defaults)
-    algorithm = {name: value for name, value in defaults.items() if getattr(given, name) is None}
+    name = algorithms.canonical(given.name, "algorithm.name")
+    defaults = vars(algorithms[name].defaults)
+    algorithm = {key: value for key, value in defaults.items() if getattr(given, key) is None}
     algorithm |= {
-        "name": algorithms.canonical(given.name),
+        "name": name,
         "policy": given.policy or policy_for(venv.observation_space),
         "n_steps": given.n_steps or max(2, _ROLLOUT // env.n_envs),
     }
@@ -75,7 +76,7 @@ def build_agent(config: RunConfig, venv: VecEnv) -> PPO:
         venv,
         seed=config.seed,
         device=_device(config.runtime.device, policy),
-        **_constructor_arguments(algorithm),
+        **_constructor_arguments(algorithm, policy),
     )
 
 
@@ -87,13 +88,13 @@ def thread_count(config: RunConfig, agent: PPO) -> int:
     return 1 if size <= _SMALL else torch.get_num_threads()
 
 
-def _constructor_arguments(config: AlgorithmConfig) -> dict[str, Any]:
+def _constructor_arguments(config: AlgorithmConfig, policy: str) -> dict[str, Any]:
     """What is set, in the constructor's own types; what is None is left to the class."""
     arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
         if name in arguments:
             arguments[name] = _schedule(arguments[name])
-    return arguments | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
+    return arguments | checked_mappings(config, policy) | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
 
 
 def _schedule(value: float | str) -> float | LinearSchedule:
@@ -106,7 +107,8 @@ def _schedule(value: float | str) -> float | LinearSchedule:
 def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:
     arguments = config.model_dump(exclude_none=True)
     if config.activation_fn is not None:
-        arguments["activation_fn"] = activations[config.activation_fn]
+        where = "algorithm.policy_kwargs.activation_fn"
+        arguments["activation_fn"] = activations[activations.canonical(config.activation_fn, where)]
     return arguments
 
 
@@ -114,6 +116,5 @@ def _device(device: str, policy: str) -> str:
     """``auto`` is the GPU for images only: for small networks the transfers cost more than they save."""
     if device == "auto":
         return "auto" if policy == "CnnPolicy" else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"runtime.device: '{device}' was asked for and torch sees no GPU. Use cpu or auto.")
+    check_device(device, "runtime.device")
     return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -10,13 +11,15 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from everlearn.config import AlgorithmConfig, RunConfig, load
+from everlearn.config import RunConfig, RuntimeConfig, load
 from everlearn.core.errors import ConfigError, StateError
+from everlearn.core.registry import validated
 from everlearn.environments.build import evaluation_environment
 from everlearn.environments.evaluation import Act, Evaluation, evaluate
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.train.building import algorithms
+from everlearn.train.checking import check_device
 from everlearn.train.directory import RunDirectory
 
 _ENVIRONMENTS = 8  # side by side
@@ -76,16 +79,17 @@ def evaluate_saved(
         The id of the environment, and the episodes.
 
     Raises:
-        ConfigError: If there is no model, or the environment is unknown or has other spaces.
+        ConfigError: If there is no model or device, or the environment is unknown or has other spaces.
         StateError: If the file is no model.
     """
     directory = RunDirectory(path) if path.is_dir() else RunDirectory(path.parent)
     model = directory.model if path.is_dir() else path
-    _check_model_file(model)
+    validated(RuntimeConfig, {"device": device}, "")
+    check_device(device, "device")
+    kind = class_of(model)
     config = load(directory.config) if directory.config.is_file() else None
     env = _environment(model, config, env_id)
-    algorithm = AlgorithmConfig() if config is None else config.algorithm
-    agent = algorithms[algorithm.name].load(model, device=device)
+    agent = kind.load(model, device=device)
     _check_spaces(agent, env)
     agent.set_random_seed(seed)
     policy = policy_of(agent, deterministic=deterministic)
@@ -93,11 +97,31 @@ def evaluate_saved(
     return env.id, played or Evaluation([], [])
 
 
-def _check_model_file(model: Path) -> None:
+def class_of(model: Path) -> type[PPO]:
+    """The class of the agent in a model file, by the name that the class has left there.
+
+    Raises:
+        ConfigError: If there is no such file.
+        StateError: If no class of ours has saved it.
+    """
     if not model.is_file():
         raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.")
-    if not zipfile.is_zipfile(model):
-        raise StateError(f"{model}: this is no model file, or it is damaged. Name a file that a run has saved.")
+    name = _saved_name(model)
+    if not isinstance(name, str):
+        raise StateError(
+            f"{model}: this is no model of everlearn's PPO, or it is damaged. Name one that a run has saved."
+        )
+    return algorithms[name]
+
+
+def _saved_name(model: Path) -> Any:
+    """``algorithm_name`` among the plain data of a model file; None if it has none, or is no model file."""
+    try:
+        with zipfile.ZipFile(model) as archive:
+            data = json.loads(archive.read("data"))
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        return None
+    return data.get("algorithm_name") if isinstance(data, dict) else None
 
 
 def _environment(model: Path, config: RunConfig | None, env_id: str | None) -> EnvConfig:

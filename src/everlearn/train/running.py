@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump
 from everlearn.environments.build import reward_threshold, training_environment
@@ -68,8 +69,11 @@ def train(
         ConfigError: If the configuration does not fit the environment, or ``out`` is taken.
         NonFiniteError: If a NaN or an infinity appears; the agent as it was then is saved.
     """
-    display = display or Silent()
-    venv = training_environment(config.env, config.algorithm.gamma)
+    with closing(training_environment(config.env, config.algorithm.gamma)) as venv:
+        return _run(config, venv, out, overwrite=overwrite, display=display or Silent())
+
+
+def _run(config: RunConfig, venv: VecEnv, out: Path | None, *, overwrite: bool, display: Display) -> Run:
     config, seed = resolved(config, venv)
     agent = build_agent(config, venv)
     directory = _claimed(config, out, overwrite=overwrite)
