@@ -42,6 +42,10 @@ class FlatLayout:
         """
         return torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat) if tensors else flat
 
+    def sums(self, flat: Tensor) -> Tensor:
+        """The sum over the elements of each tensor in float64, (n,)."""
+        return torch.segment_reduce(flat.double(), "sum", lengths=self._repeats, unsafe=True)
+
     def expand(self, per_tensor: Tensor) -> Tensor:
         """One value per tensor, (n,), repeated for each of its elements, (numel,)."""
         return torch.repeat_interleave(per_tensor, self._repeats, output_size=self.numel)

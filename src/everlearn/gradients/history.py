@@ -104,9 +104,7 @@ class GradientHistory:
 
     def noise_and_signal(self) -> tuple[Tensor, Tensor]:
         """Noise and signal of each tensor, (n,), in squared units of the gradient."""
-        sizes = self.layout.sizes
-        sum_ss = statistics.sums(self.ss.split(sizes))
-        sum_mean_squared = statistics.sums_of_squares(self.mean.split(sizes))
+        sum_ss, sum_mean_squared = self.layout.sums(self.ss), self.layout.sums(self.mean.double().square())
         return statistics.noise_and_signal(sum_ss, sum_mean_squared, self.c, self.q)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -90,6 +90,7 @@ class Shelf:
         self._update_rms = torch.zeros(count, dtype=self.dtype, device=self.device)
         self._steps = torch.zeros(count, dtype=torch.float32)
         self._weights = torch.zeros(count, len(self.averages) + 1, dtype=torch.float64)
+        self._positions: tuple[tuple[int, ...], Tensor] | None = None
         self._spans: dict[tuple[bool, ...], list[Span]] = {}
         if saved is not None:
             for state, values in zip(self.states(), saved, strict=True):
@@ -112,6 +113,15 @@ class Shelf:
     def is_outdated(self) -> bool:
         """Whether the parameters have gone to another device or dtype than the shelf was made for."""
         return any((param.device, param.dtype) != self._made_for for param in self.params)
+
+    def positions_in(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Where each parameter of the shelf stands in a list, (n,); its length for those that are not there."""
+        identities = tuple(map(id, parameters))
+        if self._positions is None or self._positions[0] != identities:
+            found = {identity: index for index, identity in enumerate(identities)}
+            positions = torch.tensor([found.get(id(param), len(parameters)) for param in self.params])
+            self._positions = (identities, positions)
+        return self._positions[1]
 
     def spans(self, decays: Sequence[float], adaptive_noise: bool) -> list[Span]:
         """The spans of the parameters that have a gradient, loaded, their counters advanced."""

@@ -250,8 +250,7 @@ class UtilityOptimizer(torch.optim.Optimizer):
         if self._factors is None:
             return None
         parameters, factors = self._factors
-        position = {param: index for index, param in enumerate(parameters)}
-        index = torch.tensor([position.get(param, len(parameters)) for param in shelf.params], device=factors.device)
+        index = shelf.positions_in(parameters).to(factors.device)
         padded = torch.cat([factors, factors.new_ones(1)])
         return padded[index].to(device=shelf.device, dtype=shelf.dtype)
 
