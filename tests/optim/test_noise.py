@@ -129,7 +129,7 @@ def test_without_sigma_nothing_is_drawn(kind):
 
 
 def test_noise_can_be_switched_off_on_the_way():
-    optimizer = UPGD(random_parameters((5,)), lr=0.1, sigma=1.0, weight_decay=0.0)
+    optimizer = UPGD(random_parameters((5,)), lr=0.1, weight_decay=0.0, adaptive_noise=True, min_noise_std=0.1)
     nothing = [torch.zeros(5)]
     take_step(optimizer, nothing)
     before = values(optimizer)

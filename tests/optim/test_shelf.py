@@ -8,7 +8,7 @@ from torch import nn
 
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
 from everlearn.optim.shelf import BUNDLE_SIZE, Span
-from everlearn.optim.utility_optimizer import UtilityOptimizer
+from everlearn.optim.utility_optimizer import CHUNK_SIZE, UtilityOptimizer
 from everlearn.testing.optimizers import (
     all_finite,
     held,
@@ -84,7 +84,7 @@ def test_parameters_of_several_precisions_share_one_maximum():
 
 
 @pytest.mark.parametrize("kind", FAMILY)
-@pytest.mark.parametrize("rows", [5, BUNDLE_SIZE // 8])
+@pytest.mark.parametrize("rows", [5, BUNDLE_SIZE // 8, CHUNK_SIZE // 8])
 def test_memory_layout_of_weights_and_gradients_does_not_matter(kind, rows):
     weights = torch.randn(9, rows).T
     dense, transposed = (kind([nn.Parameter(w)], lr=0.1, sigma=0.0) for w in (weights.contiguous(), weights))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from everlearn import PPO, DistributionalPPO
+from everlearn import PPO, AdaptiveUPGD, DistributionalPPO
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo import learning
 from tests.ppo.updates import assert_identical, learned, leaves, minibatch_for, model_of
@@ -231,6 +231,11 @@ def test_r14_saved_and_loaded_every_1024_steps_it_stays_finite_and_memory_stays(
 
 def test_a_plain_ppo_has_sb3s_parameters_alone() -> None:
     assert model_of(algorithm=PPO).get_parameters().keys() == {"policy", "policy.optimizer"}
+
+
+def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path: Any) -> None:
+    model_of().save(tmp_path / "model")
+    assert isinstance(PPO.load(tmp_path / "model", device="cpu").policy.optimizer, AdaptiveUPGD)
 
 
 def test_skipped_updates_and_schedules_come_back(tmp_path: Any) -> None:

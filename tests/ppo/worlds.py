@@ -18,6 +18,8 @@ from stable_baselines3.common.envs import (
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 Environment = gymnasium.Env[Any, Any]
+Script = Sequence[tuple[float, str]]
+"""One pair for each step: the reward, and "goes on", "terminates" or "runs out of time"."""
 
 
 def seeded(environment: Environment) -> Environment:
@@ -40,14 +42,14 @@ class Scripted(gymnasium.Env[Any, Any]):
     """Observes ``sin`` and ``cos`` of its number of steps, and gets rewards and ends from a script, over and over.
 
     Args:
-        script: One pair for each step: the reward, and "goes on", "terminates" or "runs out of time".
+        script: What happens at each step.
         bad_observation_at: The step, from 1, that observes a NaN; 0 is the first reset.
         action_space: Discrete(2) by default.
     """
 
     def __init__(
         self,
-        script: Sequence[tuple[float, str]],
+        script: Script,
         bad_observation_at: int | None = None,
         action_space: spaces.Space[Any] | None = None,
     ) -> None:
@@ -95,6 +97,6 @@ def world(name: str, copies: int = 1) -> DummyVecEnv:
     return DummyVecEnv([WORLDS[name]] * copies)
 
 
-def scripted(*scripts: Sequence[tuple[float, str]]) -> DummyVecEnv:
+def scripted(*scripts: Script) -> DummyVecEnv:
     """One scripted environment for each script."""
     return DummyVecEnv([lambda script=script: Scripted(script) for script in scripts])
