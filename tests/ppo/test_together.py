@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,15 @@ def test_r14_saved_and_loaded_every_1024_steps_it_stays_finite_and_memory_stays(
 
 def test_a_plain_ppo_has_sb3s_parameters_alone() -> None:
     assert model_of(algorithm=PPO).get_parameters().keys() == {"policy", "policy.optimizer"}
+
+
+def test_b2_live_parts_are_saved_as_tensors_and_never_as_objects(tmp_path: Any) -> None:
+    """B2."""
+    everything().learn(32).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        names = set(json.loads(archive.read("data")))
+    assert {"n_critics", "vgs_beta", "num_timesteps"} <= names
+    assert not names & {"policy", "variance_gradient_scaler", "vgs_state", "evaluator", "_probe", "rollout_buffer"}
 
 
 def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path: Any) -> None:

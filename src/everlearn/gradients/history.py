@@ -88,7 +88,7 @@ class GradientHistory:
         decay = torch.full_like(self.c, beta).masked_fill_(~observation.seen, 1.0)
         statistics.advance_weights_(self.c, self.q, decay)
         ratio = torch.where(observation.seen, (1 - decay) / self.c, 0.0)
-        spread = (self.layout.expand(value.to(self.mean.dtype)) for value in (ratio, 1 - decay, decay))
+        spread = self._spread(ratio, 1 - decay, decay)
         statistics.observe_(self.mean, self.ss, observation.gradient, *spread)
         statistics.move_averages_(
             (self.grad_mean_ema, self.grad_norm_ema),
@@ -97,6 +97,12 @@ class GradientHistory:
             beta,
         )
         self.step_count += 1
+
+    def _spread(self, *per_tensor: Tensor) -> list[Tensor]:
+        """Values (n,) for every element; one number each where all tensors agree and it costs nothing to look."""
+        if self.c.device.type == "cpu" and all(bool((values == values[0]).all()) for values in per_tensor):
+            return [values[0] for values in per_tensor]
+        return [self.layout.expand(values.to(self.mean.dtype)) for values in per_tensor]
 
     def is_measured(self) -> Tensor:
         """Which tensors were seen at least twice, booleans (n,)."""
