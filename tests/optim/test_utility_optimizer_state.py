@@ -90,3 +90,12 @@ def test_a_deep_copy_takes_hooks_and_groups_like_an_original():
     take_steps(optimizer, range(2))
     assert calls == ["stepped", "stepped"]
     assert optimizer.param_groups[1]["lr"] == 0.1
+
+
+def test_b1_a_state_is_loaded_again_and_again() -> None:
+    """B1: what torch adds to an optimizer when it loads is nothing that a state has to bring."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdaptiveUPGD([weight])
+    fresh = optimizer.state_dict()
+    for _ in range(2):
+        optimizer.load_state_dict(fresh)

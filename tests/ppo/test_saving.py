@@ -112,7 +112,7 @@ def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path: Any) -> 
 
 def test_skipped_updates_and_schedules_come_back(tmp_path: Any) -> None:
     model = everything(learning_rate=lambda progress: 1e-3 * progress, clip_range_vf=lambda progress: progress)
-    model.skipped_updates = 3
+    model.divergence_guard.skipped = 3
     model.save(tmp_path / "model")
     loaded = DistributionalPPO.load(tmp_path / "model", device="cpu")
     assert (loaded.skipped_updates, loaded.lr_schedule(0.5), loaded.clip_range_vf(0.5)) == (3, 5e-4, 0.5)

@@ -34,6 +34,35 @@ class Role(StrEnum):
     RECORD = "record"  # callbacks, loggers, pending records
 
 
+class Attributes:
+    """Some attributes of an object as one part of its state.
+
+    Args:
+        owner: The object.
+        attributes: Their names; their values are plain data, tensors or arrays.
+    """
+
+    def __init__(self, owner: object, attributes: Iterable[str]) -> None:
+        self._owner = owner
+        self.attributes = tuple(attributes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name to value."""
+        return {name: getattr(self._owner, name) for name in self.attributes}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        """Assign the values of a snapshot.
+
+        Raises:
+            StateError: If one is missing; nothing has changed then.
+        """
+        missing = [name for name in self.attributes if name not in state_dict]
+        if missing:
+            raise StateError(f"The state lacks {missing}. Load what an object with the same attributes has saved.")
+        for name in self.attributes:
+            setattr(self._owner, name, state_dict[name])
+
+
 @dataclass(frozen=True)
 class Part:
     """One named part of a tree."""

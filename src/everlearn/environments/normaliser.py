@@ -72,12 +72,7 @@ class Normaliser(VecNormalize):
 
     def state_dict(self) -> dict[str, Any]:
         """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
-        return {
-            "settings": {name: getattr(self, name) for name in _SETTINGS},
-            "obs_rms": {key: _statistics_state(rms) for key, rms in self._observation_statistics().items()},
-            "ret_rms": _statistics_state(self.ret_rms),
-            "returns": torch.from_numpy(self.returns.copy()),
-        }
+        return NormaliserState(self).state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over statistics; the settings stay as this object was built.
@@ -87,20 +82,72 @@ class Normaliser(VecNormalize):
         Raises:
             StateError: If the observations of the state have other keys or shapes; nothing has changed then.
         """
-        statistics = self._observation_statistics()
+        NormaliserState(self).load_state_dict(state_dict)
+
+
+class NormaliserState:
+    """The state of any ``VecNormalize``: ours, or SB3's own.
+
+    Args:
+        normaliser: Whose state it is.
+    """
+
+    def __init__(self, normaliser: VecNormalize) -> None:
+        self.normaliser = normaliser
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
+        return {
+            "settings": {name: getattr(self.normaliser, name) for name in _SETTINGS},
+            "obs_rms": {key: _statistics_state(rms) for key, rms in _observation_statistics(self.normaliser).items()},
+            "ret_rms": _statistics_state(self.normaliser.ret_rms),
+            "returns": torch.from_numpy(self.normaliser.returns.copy()),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        """Take over statistics; the settings stay.
+
+        Raises:
+            StateError: If the observations of the state have other keys or shapes; nothing has changed then.
+        """
+        normaliser = self.normaliser
+        statistics = _observation_statistics(normaliser)
         _check_fit(statistics, state_dict["obs_rms"])
         for key, rms in statistics.items():
             _load_statistics(rms, state_dict["obs_rms"][key])
-        _load_statistics(self.ret_rms, state_dict["ret_rms"])
+        _load_statistics(normaliser.ret_rms, state_dict["ret_rms"])
         returns = state_dict["returns"].numpy().copy()
-        self.returns = returns if returns.shape == (self.num_envs,) else np.zeros(self.num_envs)
+        normaliser.returns = returns if returns.shape == (normaliser.num_envs,) else np.zeros(normaliser.num_envs)
 
-    def _observation_statistics(self) -> dict[str, RunningMeanStd]:
-        """The statistics by observation key; a plain observation has the key ''."""
-        if not self.norm_obs:
-            return {}
-        statistics: Any = self.obs_rms
-        return statistics if isinstance(statistics, dict) else {"": statistics}
+
+def normalised(observations: Any, state: Mapping[str, Any]) -> Any:
+    """``clip((observation - mean) / sqrt(var + epsilon))`` with the statistics of a state, as a ``Normaliser`` does.
+
+    Args:
+        observations: An array, (..., *shape), or a dictionary of such.
+        state: As from ``Normaliser.state_dict()``.
+    """
+    if isinstance(observations, Mapping):
+        statistics = state["obs_rms"]
+        return {
+            key: _normalised(part, statistics[key], state["settings"]) if key in statistics else part
+            for key, part in observations.items()
+        }
+    return _normalised(observations, state["obs_rms"][""], state["settings"]) if state["obs_rms"] else observations
+
+
+def _normalised(observations: np.ndarray, statistics: Mapping[str, Any], settings: Mapping[str, Any]) -> np.ndarray:
+    mean, var = statistics["mean"].numpy(), statistics["var"].numpy()
+    scaled = (observations - mean) / np.sqrt(var + settings["epsilon"])
+    return np.asarray(np.clip(scaled, -settings["clip_obs"], settings["clip_obs"]), np.float32)
+
+
+def _observation_statistics(normaliser: VecNormalize) -> dict[str, RunningMeanStd]:
+    """The statistics by observation key; a plain observation has the key ''."""
+    if not normaliser.norm_obs:
+        return {}
+    statistics: Any = normaliser.obs_rms
+    return statistics if isinstance(statistics, dict) else {"": statistics}
 
 
 def _statistics_state(rms: RunningMeanStd) -> dict[str, Any]:

@@ -150,7 +150,8 @@ class UtilityOptimizer(torch.optim.Optimizer):
                 f"The saved groups hold {found} parameters, those of this optimizer {expected}. "
                 "Make the optimizer with the groups that it had when it was saved."
             )
-        lacking = sorted({name for group in groups for name in self.defaults.keys() - group.keys()})
+        own = self.param_groups[0].keys() & self.defaults.keys()  # torch adds a default of its own when it loads
+        lacking = sorted({name for group in groups for name in own - group.keys()})
         if lacking:
             raise StateError(
                 f"The saved groups lack {lacking}: {type(self).__name__} did not write them. "

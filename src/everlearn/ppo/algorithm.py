@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import pathlib
-from collections.abc import Iterable
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,13 +11,15 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy as SB3ActorCriticPolicy
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.type_aliases import GymEnv
 
-from everlearn.core.stateful import Stateful
+from everlearn.core.errors import ArgumentError
 from everlearn.gradients import VarianceGradientScaler
-from everlearn.ppo.construction import check_batch_size, check_numbers, choose_optimizer, policy_arguments
-from everlearn.ppo.learning import RolloutLearner
+from everlearn.ppo.construction import check_batch_size, choose_optimizer, policy_arguments
+from everlearn.ppo.divergence import DivergenceGuard, DivergenceSpec, divergence_controls
+from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.kl import KLControl, KLSpec, kl_control
+from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.policy import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -28,6 +28,7 @@ from everlearn.ppo.policy import (
     ReductionSpec,
     parameters_by_part,
 )
+from everlearn.ppo.schedules import ScheduleSpec, schedule_from
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ class Defaults:
     variance_gradient_scaling: bool
     vgs_kwargs: dict[str, Any]
     normalize_returns: bool
+    kl_penalty: KLSpec | None
+    divergence: DivergenceSpec
 
 
-class PPO(RolloutLearner):
+class PPO(PersistentLearner):
     """Proximal Policy Optimization: Stable-Baselines3's PPO, with everlearn's additions off.
 
     Arguments up to ``_init_setup_model`` are SB3's, in SB3's order and meaning; ours follow, by keyword only. None
@@ -52,13 +55,14 @@ class PPO(RolloutLearner):
     Args:
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, or an ``ActorCriticPolicy`` class.
         env: Environment, vectorised environment or the id of a registered one.
-        learning_rate: A number, or a function of the remaining progress (1 to 0).
+        learning_rate: A number, ``"lin_x"`` (from x to 0), a mapping as ``{"kind": "cosine", "start": x}``, or a
+            function of the remaining progress (1 to 0).
         n_steps: Steps of every environment per rollout.
         batch_size: Samples per update.
         n_epochs: Passes over a rollout.
         gamma: Discount, in [0, 1].
         gae_lambda: Of generalised advantage estimation, in [0, 1].
-        clip_range: Of the probability ratio, > 0; a number or a function of the remaining progress.
+        clip_range: Of the probability ratio, > 0; a number or a schedule as for ``learning_rate``.
         clip_range_vf: Of the values, > 0, in reward units (with ``normalize_returns`` in units of the return scale);
             None for no clipping.
         normalize_advantage: Whether advantages are normalised within each minibatch.
@@ -88,6 +92,10 @@ class PPO(RolloutLearner):
         vgs_warmup_steps: Updates before any scaling.
         vgs_kwargs: Further arguments of ``VarianceGradientScaler``.
         normalize_returns: Whether critics predict in units of a running return scale.
+        kl_penalty: Control of the policy's divergence per rollout: None, True (``"pid"``), a name (``"doubling"``,
+            ``"early_stop"``, ``"adaptive_lr"``), a ``{"kind": ...}`` mapping or a ``KLControl``.
+        divergence: What follows when updates in a row meet a loss or gradient that is not finite: ``"stop"``,
+            ``"restore"``, a ``{"kind": ...}`` mapping or a ``DivergenceControl``.
 
     Raises:
         ArgumentError: If an argument is outside its range or contradicts another.
@@ -100,20 +108,20 @@ class PPO(RolloutLearner):
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
-    defaults: ClassVar[Defaults] = Defaults("scalar", 1, "mean", "adam", False, {}, False)
+    defaults: ClassVar[Defaults] = Defaults("scalar", 1, "mean", "adam", False, {}, False, None, "stop")
 
     def __init__(
         self,
         policy: str | type[SB3ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: ScheduleSpec = 3e-4,
         n_steps: int = 2048,
         batch_size: int = 64,
         n_epochs: int = 10,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        clip_range: ScheduleSpec = 0.2,
+        clip_range_vf: ScheduleSpec | None = None,
         normalize_advantage: bool = True,
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
@@ -142,11 +150,13 @@ class PPO(RolloutLearner):
         vgs_warmup_steps: int = 100,
         vgs_kwargs: dict[str, Any] | None = None,
         normalize_returns: bool | None = None,
+        kl_penalty: KLSpec | None = None,
+        divergence: DivergenceSpec | None = None,
     ) -> None:
         super().__init__(
             policy,
             env,
-            learning_rate=learning_rate,
+            learning_rate=learning_rate,  # type: ignore[arg-type]
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -188,14 +198,21 @@ class PPO(RolloutLearner):
         self.vgs_warmup_steps = vgs_warmup_steps
         self.vgs_kwargs = {**given.vgs_kwargs, **(vgs_kwargs or {})}
         self.normalize_returns = given.normalize_returns if normalize_returns is None else normalize_returns
-        self.normaliser_state: dict[str, Any] | None = None
+        self.kl_penalty = given.kl_penalty if kl_penalty is None else kl_penalty
+        self.divergence = given.divergence if divergence is None else divergence
+        switches = {"variance_gradient_scaling": variance_gradient_scaling, "kl_penalty": kl_penalty}
+        self.switched_off = [name for name, value in switches.items() if value is False]
         if _init_setup_model:
             self._setup_model()
 
     # --- construction ---------------------------------------------------------------------------------------------
 
     def _setup_model(self) -> None:
-        check_numbers(vars(self))
+        """Build the networks and all that hangs on them; a second call changes nothing."""
+        if self._is_set_up():
+            return
+        for name in HYPERPARAMETERS:  # loading puts them in place unchecked
+            setattr(self, name, vars(self)[name])
         given = self.policy_kwargs
         optimizer = choose_optimizer(self.optimizer_class, self.optimizer_kwargs, given)
         self._optimizer_lr = optimizer[1].get("lr")
@@ -212,13 +229,9 @@ class PPO(RolloutLearner):
             self.policy_kwargs = given
         if self.env is not None:
             check_batch_size(self.batch_size, self.n_steps, self.env.num_envs, self.normalize_advantage)
-        self.clip_range = FloatSchedule(self.clip_range)
-        if self.clip_range_vf is not None:
-            assert not isinstance(self.clip_range_vf, (float, int)) or self.clip_range_vf > 0, (
-                "`clip_range_vf` must be positive, pass `None` to deactivate vf clipping"
-            )
-            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         self.variance_gradient_scaler = self._make_scaler() if self.variance_gradient_scaling else None
+        self.kl_controller = self._make_kl_controller()
+        self.divergence_guard = DivergenceGuard(divergence_controls.build(self.divergence))
 
     def _make_scaler(self) -> VarianceGradientScaler:
         scaler = VarianceGradientScaler(
@@ -231,38 +244,19 @@ class PPO(RolloutLearner):
         scaler.attach(self.policy.optimizer)
         return scaler
 
+    def _make_kl_controller(self) -> KLControl | None:
+        controller = copy.deepcopy(kl_control(self.kl_penalty))  # an object of the user may be given to several models
+        if controller is not None and controller.target_kl is not None and self.target_kl is not None:
+            raise ArgumentError(
+                f"target_kl={self.target_kl} and kl_penalty={self.kl_penalty!r} both stop updates early. Keep one."
+            )
+        return controller
+
     def _setup_lr_schedule(self) -> None:
-        """``optimizer_kwargs["lr"]`` goes before ``learning_rate``."""
-        self.lr_schedule = FloatSchedule(self.learning_rate if self._optimizer_lr is None else self._optimizer_lr)
-
-    # --- state ----------------------------------------------------------------------------------------------------
-
-    @property
-    def vgs_state(self) -> VarianceGradientScaler | None:
-        """The scaler under the name that its state has among the parameters."""
-        return self.variance_gradient_scaler
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        if self.variance_gradient_scaler is not None:
-            state_dicts.append("vgs_state")
-        return state_dicts, variables
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "variance_gradient_scaler", "_probe"]
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Save the model as SB3 does, with the statistics of a normaliser that can give its state."""
-        self.algorithm_name = type(self).__name__
-        normaliser = self.get_vec_normalize_env()
-        if isinstance(normaliser, Stateful):
-            self.normaliser_state = normaliser.state_dict()
-        super().save(path, exclude, include)
+        """``optimizer_kwargs["lr"]`` goes before ``learning_rate``, unless that was assigned later."""
+        in_optimizer = None if self._learning_rate_was_set else self._optimizer_lr
+        rate: ScheduleSpec = self.learning_rate if in_optimizer is None else in_optimizer
+        self.lr_schedule = schedule_from(rate, "learning_rate")
 
 
 class DistributionalPPO(PPO):
@@ -274,4 +268,6 @@ class DistributionalPPO(PPO):
     Arguments are those of ``PPO``; only what None stands for differs.
     """
 
-    defaults: ClassVar[Defaults] = Defaults("quantile", 2, "mean", "adaptive_upgd", True, {"mode": "relative"}, True)
+    defaults: ClassVar[Defaults] = Defaults(
+        "quantile", 2, "mean", "adaptive_upgd", True, {"mode": "relative"}, True, None, "restore"
+    )

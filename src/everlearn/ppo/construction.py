@@ -9,44 +9,11 @@ from typing import Any
 import torch
 from stable_baselines3.common.policies import BasePolicy
 
-from everlearn.core.errors import ArgumentError, require_in_range
+from everlearn.core.errors import ArgumentError
 from everlearn.optim.directions import AdamDirection
 from everlearn.optim.registry import optimizers
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.ppo.policy import ActorCriticPolicy
-
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "gamma": (0, 1, False),
-    "gae_lambda": (0, 1, False),
-    "ent_coef": (float("-inf"), float("inf"), True),
-    "vf_coef": (0, float("inf"), True),
-    "max_grad_norm": (0, float("inf"), False),
-    "n_steps": (1, float("inf"), True),
-    "batch_size": (1, float("inf"), True),
-    "n_epochs": (1, float("inf"), True),
-    "n_critics": (1, float("inf"), True),
-}
-"""Lowest and highest value of each plain number, and whether the highest is excluded."""
-
-
-def check_numbers(arguments: Mapping[str, Any]) -> None:
-    """Refuse numbers outside their range, NaN among them.
-
-    Raises:
-        ArgumentError: Naming argument, value and range.
-    """
-    for name, (low, high, open_high) in RANGES.items():
-        value = float(arguments[name])
-        if open_high or value != high:
-            require_in_range(name, value, low, high, open_low=low == float("-inf"), open_high=open_high)
-    for name in ("learning_rate", "clip_range"):
-        value = arguments[name]
-        if callable(value):  # a schedule may start at 0
-            require_in_range(f"{name}(1.0)", float(value(1.0)), 0, open_high=True)
-        else:
-            require_in_range(name, float(value), 0, open_low=name == "clip_range", open_high=True)
-    if arguments["target_kl"] is not None:
-        require_in_range("target_kl", float(arguments["target_kl"]), 0, open_low=True)
 
 
 def choose_optimizer(

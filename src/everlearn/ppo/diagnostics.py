@@ -10,7 +10,7 @@ from torch import Tensor
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.ppo.policy import Evaluator
-from everlearn.ppo.rollout import Rollout, rows
+from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import Minibatch
 
 PROBE_SIZE = 512
@@ -32,8 +32,7 @@ class Probe:
         """Samples spread evenly over a rollout."""
         step = max(len(rollout) // PROBE_SIZE, 1)
         indices = torch.arange(0, len(rollout), step, device=rollout.raw_returns.device)
-        samples = Minibatch(rows(rollout.samples.observations, indices), *(t[indices] for t in rollout.samples[1:]))
-        return cls(samples._replace(returns=rollout.raw_returns[indices]))
+        return cls(rollout.samples.rows(indices)._replace(returns=rollout.raw_returns[indices]))
 
 
 @torch.no_grad()

@@ -12,13 +12,14 @@ import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 
-from everlearn.core.errors import NonFiniteError
 from everlearn.core.metrics import RunningMeans
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
+from everlearn.ppo.divergence import DivergenceGuard
+from everlearn.ppo.kl import KLControl
 from everlearn.ppo.policy import Evaluator, parameters_by_part
-from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour
-from everlearn.ppo.update import Coefficients, EagerRunner, Outcome
+from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour, rollout_kl
+from everlearn.ppo.update import Coefficients, EagerRunner
 
 BEHAVIOUR_TOLERANCE = 1e-2
 """How far recovered log-probabilities, and relative to the largest the values, may be off before the user is told."""
@@ -34,10 +35,15 @@ class RolloutLearner(RolloutCollector):
     normalize_advantage: bool
     target_kl: float | None
     variance_gradient_scaler: VarianceGradientScaler | None
-    skipped_updates = 0
-    """Updates that met a loss or gradient that was not finite, since the model was made."""
+    kl_controller: KLControl | None
+    divergence_guard: DivergenceGuard
     _probe: Probe | None = None
     _warned_of_behaviour = False
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates that met a loss or gradient that was not finite, since the model was made."""
+        return self.divergence_guard.skipped
 
     @property
     def evaluator(self) -> Evaluator:
@@ -83,14 +89,21 @@ class RolloutLearner(RolloutCollector):
         return self
 
     def _clean_point(self) -> None:
-        """Between two iterations: the last rollout is consumed, nothing is in flight; here the return scale moves."""
+        """Between two iterations: the last rollout is consumed, nothing is in flight.
+
+        Here the return scale moves, the buffer gets its size, and what may have to be restored is kept.
+        """
+        self.rollout_buffer.buffer_size = self.n_steps  # in force from its next reset
         ensemble = self.evaluator.ensemble
         if ensemble.return_scale is not None:
             ensemble.refresh_scale_(self.policy.value_nets())  # type: ignore[operator]
+        self.divergence_guard.keep(self.get_parameters)
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
-        """The schedule's value times each group's ``lr_scale``."""
-        rate = self.lr_schedule(self._current_progress_remaining)
+        """The schedule's value, times the factors of KL and divergence control, times each group's ``lr_scale``."""
+        rate = self.lr_schedule(self._current_progress_remaining) * self.divergence_guard.lr_factor
+        if self.kl_controller is not None:
+            rate *= self.kl_controller.lr_factor
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
@@ -103,22 +116,50 @@ class RolloutLearner(RolloutCollector):
         self._update_learning_rate(self.policy.optimizer)
         coefficients = self._coefficients()
         runner = EagerRunner(self.evaluator, self.policy.optimizer, self._linked_scaler())
-        means, epoch_kl, outcomes = RunningMeans(), RunningMeans(), list[Outcome]()
+        means, goes_on = RunningMeans(), True
         for _ in range(self.n_epochs):
             epoch_kl = RunningMeans()
-            for minibatch in rollout.minibatches(self.batch_size):
-                stats, outcome = runner.update(minibatch, coefficients)
-                outcomes.append(outcome)
-                if outcome != "skipped":  # one NaN would blot out the means of all the others
-                    epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
-                    means.add(stats)
-                if outcome == "stopped":
-                    break
+            goes_on = self._learn_once(rollout, runner, coefficients, means, epoch_kl)
             self._n_updates += 1
-            if outcomes[-1] == "stopped":
+            if not goes_on:
                 break
-        self._count_skipped(outcomes)
+        if self.divergence_guard.has_diverged:
+            self._restore()
+        elif self.kl_controller is not None:
+            self._control_kl(self.kl_controller, rollout)
         self._record(means, epoch_kl, coefficients, rollout)
+
+    def _learn_once(
+        self,
+        rollout: Rollout,
+        runner: EagerRunner,
+        coefficients: Coefficients,
+        means: RunningMeans,
+        epoch_kl: RunningMeans,
+    ) -> bool:
+        """One pass over the rollout; False where the KL has grown too large or training diverges."""
+        for minibatch in rollout.minibatches(self.batch_size):
+            stats, outcome = runner.update(minibatch, coefficients)
+            self.divergence_guard.count(skipped=outcome == "skipped")
+            if outcome != "skipped":  # one NaN would blot out the means of all the others
+                epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
+                means.add(stats)
+            if outcome == "stopped" or self.divergence_guard.has_diverged:
+                return False
+        return True
+
+    def _restore(self) -> None:
+        """Put back the last good state and go on with a smaller learning rate, or stop."""
+        self.set_parameters(self.divergence_guard.good_state(self.num_timesteps), device=self.device)
+
+    def _control_kl(self, controller: KLControl, rollout: Rollout) -> None:
+        """Show the controller how far the policy has moved."""
+        self.policy.set_training_mode(False)
+        divergence = rollout_kl(self.evaluator, rollout)
+        controller.observe(divergence)
+        self.logger.record("kl/divergence", divergence)
+        for name, value in controller.diagnostics().items():
+            self.logger.record(f"kl/{name}", value)
 
     def _prepare(self, rollout: Rollout) -> Rollout:
         """The rollout in the critics' unit, checked against what the policy says of it now."""
@@ -136,7 +177,10 @@ class RolloutLearner(RolloutCollector):
         if ensemble.return_scale is not None or ensemble.n_critics > 1:
             old_values = behaviour.means
         returns = ensemble.to_units(rollout.raw_returns)
-        return replace(rollout, samples=rollout.samples._replace(returns=returns, old_values=old_values))
+        samples = rollout.samples._replace(returns=returns, old_values=old_values)
+        if self.kl_controller is not None:
+            samples = samples._replace(old_action_parameters=behaviour.action_parameters)
+        return replace(rollout, samples=samples)
 
     def _check_behaviour(self, rollout: Rollout, behaviour: Behaviour) -> None:
         """Before the first update the policy must reproduce what the rollout stored: all ratios are 1."""
@@ -157,15 +201,17 @@ class RolloutLearner(RolloutCollector):
 
     def _coefficients(self) -> Coefficients:
         """The hyper-parameters now in force."""
-        progress = self._current_progress_remaining
+        progress, controller = self._current_progress_remaining, self.kl_controller
+        target_kl = self.target_kl if controller is None else controller.target_kl or self.target_kl
         return Coefficients(
             clip_range=self.clip_range(progress),
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
             max_grad_norm=self.max_grad_norm,
             clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(progress),
-            target_kl=self.target_kl,
+            target_kl=target_kl,
             normalize_advantage=self.normalize_advantage,
+            kl_coef=None if controller is None else controller.coefficient,
         )
 
     def _linked_scaler(self) -> VarianceGradientScaler | None:
@@ -177,15 +223,6 @@ class RolloutLearner(RolloutCollector):
             scaler.attach(self.policy.optimizer)
         return scaler
 
-    def _count_skipped(self, outcomes: list[Outcome]) -> None:
-        skipped = outcomes.count("skipped")
-        self.skipped_updates += skipped
-        if skipped == len(outcomes):
-            raise NonFiniteError(
-                f"All {skipped} updates of the rollout at env-step {self.num_timesteps} met a loss or gradient that is "
-                "not finite; the parameters are as they were before it. Lower learning_rate, or rescale the rewards."
-            )
-
     def _record(
         self, means: RunningMeans, epoch_kl: RunningMeans, coefficients: Coefficients, rollout: Rollout
     ) -> None:
@@ -194,9 +231,9 @@ class RolloutLearner(RolloutCollector):
         buffer = self.rollout_buffer
         record = self.logger.record
         for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction"):
-            record(f"train/{name}", values[name])
+            record(f"train/{name}", values.get(name, math.nan))
         record("train/approx_kl", epoch_kl.means().get("approx_kl", math.nan))
-        record("train/loss", means.series()["loss"][-1])
+        record("train/loss", means.series().get("loss", [math.nan])[-1])
         record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
         if "log_std" in dict(self.policy.named_parameters()):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
@@ -205,6 +242,7 @@ class RolloutLearner(RolloutCollector):
         if coefficients.clip_range_vf is not None:
             record("train/clip_range_vf", coefficients.clip_range_vf)
         record("train/skipped_updates", self.skipped_updates)
+        record("train/restores", self.divergence_guard.restores)
         probe = Probe.of(rollout)
         self._probe = self._probe or probe
         self.policy.set_training_mode(False)

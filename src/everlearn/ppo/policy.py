@@ -43,6 +43,8 @@ class Evaluation(NamedTuple):
     """Entropy of the action distributions, (batch,); None where it has no closed form."""
     distributions: tuple[ValueDistribution, ...]
     """What each critic predicts, in the head's unit."""
+    action_distribution: Any = None
+    """Of the actions before any squashing, as torch sees it (several: a list); None where the policy hides it."""
 
 
 class Critic(nn.Module):
@@ -201,7 +203,8 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         latent_pi, latent_vf = self._latents(observations)
         distribution = self._get_action_dist_from_latent(latent_pi)
         log_prob = distribution.log_prob(actions)
-        return Evaluation(log_prob, distribution.entropy(), self._distributions(observations, latent_vf))
+        values = self._distributions(observations, latent_vf)
+        return Evaluation(log_prob, distribution.entropy(), values, distribution.distribution)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, reduced values (batch, 1) in reward units, and log-probabilities."""

@@ -12,15 +12,15 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch import Tensor
 
 from everlearn.core.finite import require_finite
+from everlearn.ppo.action_kl import action_parameters
 from everlearn.ppo.policy import Evaluator
-from everlearn.ppo.update import Minibatch
+from everlearn.ppo.update import Minibatch, mean_kl, rows
 
 CHUNK = 4096
 """Samples per forward pass over a whole rollout."""
@@ -147,7 +147,7 @@ class Rollout:
         order = torch.as_tensor(np.random.permutation(len(self)), device=self.raw_returns.device)
         for start in range(0, len(self), batch_size):
             indices = order[start : start + batch_size]
-            yield Minibatch(rows(self.samples.observations, indices), *(t[indices] for t in self.samples[1:]))
+            yield self.samples.rows(indices)
 
 
 def read_rollout(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Rollout:
@@ -184,11 +184,13 @@ class Behaviour:
         log_prob: Of the actions taken, (size,).
         means: What each critic expects, (size, n_critics), in the heads' unit.
         value: The reduced value in reward units, (size,).
+        action_parameters: Of the action distributions, (size, k); None where their divergence has no closed form.
     """
 
     log_prob: Tensor
     means: Tensor
     value: Tensor
+    action_parameters: Tensor | None
 
 
 @torch.no_grad()
@@ -196,21 +198,30 @@ def recover_behaviour(evaluator: Evaluator, rollout: Rollout) -> Behaviour:
     """One pass over the rollout, in chunks: the old log-probabilities and every critic's old output."""
     parts = []
     for start in range(0, len(rollout), CHUNK):
-        indices = slice(start, start + CHUNK)
-        evaluation = evaluator(rows(rollout.samples.observations, indices), rollout.samples.actions[indices])
+        samples = rollout.samples.rows(slice(start, start + CHUNK))
+        evaluation = evaluator(samples.observations, samples.actions)
         ensemble = evaluator.ensemble
         parts.append(
             (
                 evaluation.log_prob,
                 ensemble.means(evaluation.distributions),
                 ensemble.value(evaluation.distributions),
+                action_parameters(evaluation.action_distribution),
             )
         )
-    return Behaviour(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    log_prob, means, value, parameters = zip(*parts, strict=True)
+    has_parameters = parameters[0] is not None
+    return Behaviour(
+        torch.cat(log_prob), torch.cat(means), torch.cat(value), torch.cat(parameters) if has_parameters else None
+    )
 
 
-def rows(observations: PyTorchObs, indices: Tensor | slice) -> PyTorchObs:
-    """Some rows of tensors or of a dictionary of tensors."""
-    if isinstance(observations, dict):
-        return {key: value[indices] for key, value in observations.items()}
-    return observations[indices]
+@torch.no_grad()
+def rollout_kl(evaluator: Evaluator, rollout: Rollout) -> float:
+    """Mean KL(old || new) over all states of a rollout, of the policy as it is now."""
+    total = 0.0
+    for start in range(0, len(rollout), CHUNK):
+        samples = rollout.samples.rows(slice(start, start + CHUNK))
+        evaluation = evaluator(samples.observations, samples.actions)
+        total += float(mean_kl(evaluation, samples)) * len(samples.returns)
+    return total / len(rollout)

@@ -22,6 +22,7 @@ from everlearn import losses
 from everlearn.gradients import VarianceGradientScaler, clip_by_global_norm_
 from everlearn.gradients.functional import FunctionalScaler
 from everlearn.optim.functional import FunctionalOptimizer, States, Tensors
+from everlearn.ppo.action_kl import action_kl
 from everlearn.ppo.policy import Evaluation, Evaluator
 from everlearn.values import CriticEnsemble
 
@@ -29,6 +30,8 @@ Scalar = float | Tensor
 Stats = dict[str, Tensor]
 Outcome = Literal["moved", "skipped", "stopped"]
 """Parameters moved; something was not finite; the KL had grown too large."""
+EARLY_STOP_TOLERANCE = 1.5
+"""Updates of a rollout stop above so many times ``target_kl``: SB3's."""
 
 
 class Minibatch(NamedTuple):
@@ -42,6 +45,20 @@ class Minibatch(NamedTuple):
     """In the heads' unit."""
     old_values: Tensor
     """What each critic predicted before the first update, (batch, n_critics), in the heads' unit."""
+    old_action_parameters: Tensor | None = None
+    """Of the action distributions before the first update, (batch, k), where the loss asks for their divergence."""
+
+    def rows(self, indices: Tensor | slice) -> Minibatch:
+        """Some of the samples."""
+        tensors = (None if tensor is None else tensor[indices] for tensor in self[1:])
+        return Minibatch(rows(self.observations, indices), *tensors)  # type: ignore[arg-type]
+
+
+def rows(observations: PyTorchObs, indices: Tensor | slice) -> PyTorchObs:
+    """Some rows of tensors or of a dictionary of tensors."""
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,7 @@ class Coefficients:
         clip_range_vf: Of the values, in the heads' unit; None for no clipping.
         target_kl: Updates stop above 1.5 times this approximate KL; None for never.
         normalize_advantage: Whether advantages are normalised within the minibatch.
+        kl_coef: Weight of KL(old || new) in the loss; None for no such term.
     """
 
     clip_range: Scalar
@@ -65,12 +83,15 @@ class Coefficients:
     clip_range_vf: Scalar | None = None
     target_kl: Scalar | None = None
     normalize_advantage: bool = True
+    kl_coef: Scalar | None = None
 
 
 def ppo_loss(
     evaluation: Evaluation, minibatch: Minibatch, coefficients: Coefficients, critics: CriticEnsemble
 ) -> tuple[Tensor, Stats]:
     """``policy + ent_coef * entropy + vf_coef * value``, in SB3's order of operations (Schulman et al. 2017, Eq. 9).
+
+    With ``kl_coef``, ``kl_coef * mean KL(old || new)`` is added (equation 8).
 
     Returns:
         The loss, 0-d, and what is logged of it, 0-d tensors under SB3's names.
@@ -86,7 +107,12 @@ def ppo_loss(
     ).mean()
     entropy_loss = losses.entropy_loss(evaluation.entropy, evaluation.log_prob)
     loss = policy_loss + coefficients.ent_coef * entropy_loss + coefficients.vf_coef * value_loss
-    return loss, {
+    penalty: Stats = {}
+    if coefficients.kl_coef is not None:
+        divergence = mean_kl(evaluation, minibatch)
+        loss = loss + coefficients.kl_coef * divergence
+        penalty["kl"] = divergence.detach()
+    return loss, penalty | {
         "policy_gradient_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),
         "entropy_loss": entropy_loss.detach(),
@@ -94,6 +120,13 @@ def ppo_loss(
         "approx_kl": losses.approximate_kl(evaluation.log_prob.detach(), minibatch.old_log_prob),
         "clip_fraction": losses.clip_fraction(ratio.detach(), coefficients.clip_range),
     }
+
+
+def mean_kl(evaluation: Evaluation, samples: Minibatch) -> Tensor:
+    """Mean KL(old || new) of the action distributions, 0-d: exact where it has a closed form, else the estimate k3."""
+    if samples.old_action_parameters is None:
+        return losses.approximate_kl(evaluation.log_prob, samples.old_log_prob)
+    return action_kl(evaluation.action_distribution, samples.old_action_parameters).mean()
 
 
 @dataclass(frozen=True)
@@ -118,8 +151,8 @@ class EagerRunner:
         """
         evaluation = self.evaluator(minibatch.observations, minibatch.actions)
         loss, stats = ppo_loss(evaluation, minibatch, coefficients, self.evaluator.ensemble)
-        kl_limit = float("inf") if coefficients.target_kl is None else 1.5 * coefficients.target_kl
-        finite, within_kl = torch.stack([torch.isfinite(loss), ~(stats["approx_kl"] > kl_limit)]).tolist()
+        limit = float("inf") if coefficients.target_kl is None else EARLY_STOP_TOLERANCE * coefficients.target_kl
+        finite, within_kl = torch.stack([torch.isfinite(loss), ~(stats["approx_kl"] > limit)]).tolist()
         if not within_kl:
             return stats, "stopped"
         return stats, "moved" if finite and self._descend(loss, coefficients.max_grad_norm) else "skipped"
@@ -180,7 +213,7 @@ class FunctionalStep:
             optimizer_state: As from ``optimizer.state()``.
             scaler_state: As from ``scaler.state()``; empty without one.
             minibatch: The samples.
-            coefficients: ``Coefficients`` by name, 0-d; ``clip_range_vf`` only where values are clipped.
+            coefficients: ``Coefficients`` by name, 0-d; ``clip_range_vf`` and ``kl_coef`` only where they are in use.
             optimizer_hyper: As from ``optimizer.hyper()``.
             scaler_hyper: As from ``scaler.hyper()``; empty without one.
             noise: Standard normal numbers by parameter name.
@@ -198,7 +231,7 @@ class FunctionalStep:
 
         with unchecked_distributions():
             grads, stats = grad(loss_of, has_aux=True)(params)
-        active = active & ~(stats["approx_kl"] > 1.5 * coefficients["target_kl"])
+        active = active & ~(stats["approx_kl"] > EARLY_STOP_TOLERANCE * coefficients["target_kl"])
         finite = torch.isfinite(stats["loss"])
         learned = [*params.values(), *(tensor for state in optimizer_state.values() for tensor in state.values())]
         before = [tensor.clone() for tensor in learned]

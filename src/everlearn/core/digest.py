@@ -1,0 +1,55 @@
+"""A fingerprint of a state: equal bits, equal digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from everlearn.core.errors import StateError
+
+
+def digest(state: Any) -> str:
+    """The SHA-256, in hexadecimal, of nested mappings and sequences of tensors, arrays and plain values.
+
+    It depends on keys, types, dtypes, shapes and every bit of the values, and on neither device, strides nor the order
+    of keys; a tuple counts as a list.
+
+    Raises:
+        StateError: For anything else, by its dotted path.
+    """
+    fingerprint = hashlib.sha256()
+    for path, content in _leaves(state, ""):
+        fingerprint.update(f"{path}\0{len(content)}\0".encode())
+        fingerprint.update(content)
+    return fingerprint.hexdigest()
+
+
+def _leaves(state: Any, path: str) -> Iterator[tuple[str, bytes]]:
+    if isinstance(state, Mapping):
+        yield path, f"mapping of {len(state)}".encode()
+        for key in sorted(state, key=str):
+            yield from _leaves(state[key], f"{path}.{key}")
+    elif isinstance(state, list | tuple):
+        yield path, f"sequence of {len(state)}".encode()
+        for index, item in enumerate(state):
+            yield from _leaves(item, f"{path}.{index}")
+    else:
+        yield path, _content(state, path)
+
+
+def _content(value: Any, path: str) -> bytes:
+    if isinstance(value, torch.Tensor):
+        plain = value.detach().cpu().contiguous()
+        return f"{plain.dtype} {tuple(plain.shape)} ".encode() + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
+        return f"{value.dtype} {value.shape} ".encode() + value.tobytes()
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return f"{type(value).__name__} {value!r}".encode()
+    raise StateError(
+        f"The state has a {type(value).__name__} at '{path.removeprefix('.')}', which is no plain data. Keep tensors, "
+        "arrays, numbers, strings, lists and dictionaries in a state."
+    )

@@ -1,0 +1,153 @@
+"""The state of a model as one tree of named parts, each with its role."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from everlearn.core.rng import GlobalGenerators
+from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
+from everlearn.environments.normaliser import NormaliserState
+from everlearn.ppo.diagnostics import Probe
+from everlearn.ppo.hyperparameters import HYPERPARAMETERS, TunableLearner
+from everlearn.ppo.update import Minibatch
+
+PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining", "_learning_rate_was_set")
+COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
+OBSERVATIONS = ("_last_obs", "_last_episode_starts", "_last_original_obs")
+OUTSIDE = {
+    "rollout_buffer": "consumed at the clean point; the next rollout begins with a reset",
+    "_logger": "where records go, not what they say",
+    "start_time": "wall-clock time, from which fps is reckoned",
+    "lr_schedule": "made from learning_rate, which is a hyper-parameter",
+    "_warned_of_behaviour": "whether this process has warned",
+    "env": "simulators and their wrappers are not part of the state in memory; the normaliser's statistics are",
+}
+"""Attributes of a model that learning may change and that are in no part, each with the reason."""
+
+
+def state_tree(model: TunableLearner) -> StateTree:
+    """Every part of a model's state: what is learned, hyper-parameters, counters, records, generators."""
+    parts = {name: Part(part, Role.LEARNED) for name, part in learned_parts(model).items()}
+    if model._vec_normalize_env is not None:
+        parts["normaliser"] = Part(NormaliserState(model._vec_normalize_env), Role.LEARNED)
+    return StateTree(
+        {
+            **parts,
+            "hyperparameters": Part(HyperparameterState(model), Role.HYPER),
+            "progress": Part(Attributes(model, PROGRESS), Role.HYPER),
+            "divergence": Part(model.divergence_guard, Role.HYPER),
+            "counters": Part(Attributes(model, COUNTERS), Role.LOOP),
+            "observations": Part(Attributes(model, OBSERVATIONS), Role.LOOP),
+            "episodes": Part(EpisodeStatistics(model), Role.LOOP),
+            "probe": Part(KeptProbe(model), Role.RECORD),
+            "generators": Part(GlobalGenerators(), Role.RANDOM),
+        }
+    )
+
+
+def learned_parts(model: TunableLearner) -> dict[str, Stateful]:
+    """The parts that ``get_parameters`` returns: the policy first, then the optimizer, then whatever is on."""
+    parts: dict[str, Stateful] = {"policy": model.policy, "policy.optimizer": model.policy.optimizer}
+    if model.variance_gradient_scaler is not None:
+        parts["vgs_state"] = model.variance_gradient_scaler
+    if model.kl_controller is not None:
+        parts["kl_penalty_state"] = model.kl_controller
+    return parts
+
+
+class HyperparameterState:
+    """The hyper-parameters now in force, schedules as data.
+
+    Args:
+        model: Whose.
+    """
+
+    attributes = tuple(HYPERPARAMETERS)
+
+    def __init__(self, model: TunableLearner) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name to value; a schedule that is a function is ``{"opaque": its name}``."""
+        return {
+            name: {"opaque": getattr(value, "__name__", type(value).__name__)} if callable(value) else value
+            for name, value in self._model.get_hyperparameters().items()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        """Set every one; a schedule that was a function stays as the model was built, with a warning."""
+        for name, value in state_dict.items():
+            if isinstance(value, Mapping) and "opaque" in value:
+                warnings.warn(
+                    f"The schedule of {name} was the function '{value['opaque']}', which is not part of a state; the "
+                    "model keeps its own. Use a schedule with a kind, such as 'lin_3e-4'.",
+                    stacklevel=2,
+                )
+            elif name in ("batch_size", "n_steps"):  # judged together, below
+                vars(self._model)[name] = value
+            else:
+                self._model.set_hyperparameter(name, value)
+        for name in state_dict.keys() & {"batch_size", "n_steps"}:
+            setattr(self._model, name, vars(self._model)[name])
+
+
+class EpisodeStatistics:
+    """The last episodes' returns, lengths and successes, from which ``rollout/`` is logged.
+
+    Args:
+        model: Whose.
+    """
+
+    attributes = ("ep_info_buffer", "ep_success_buffer")
+
+    def __init__(self, model: TunableLearner) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lists of what the buffers hold; None before the first ``learn``."""
+        return {name: _plain(getattr(self._model, name)) for name in self.attributes}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        """Fill the buffers."""
+        for name in self.attributes:
+            kept = state_dict[name]
+            buffer = None if kept is None else deque(copy.deepcopy(kept), maxlen=self._model._stats_window_size)
+            setattr(self._model, name, buffer)
+
+
+def _plain(buffer: Any) -> Any:
+    """Numbers of numpy as python's, in lists and dictionaries."""
+    if isinstance(buffer, Mapping):
+        return {key: _plain(value) for key, value in buffer.items()}
+    if isinstance(buffer, deque | list | tuple):
+        return [_plain(value) for value in buffer]
+    return buffer.item() if isinstance(buffer, np.generic) else buffer
+
+
+class KeptProbe:
+    """The kept batch on which forgetting is measured.
+
+    Args:
+        model: Whose.
+    """
+
+    attributes = ("_probe",)
+
+    def __init__(self, model: TunableLearner) -> None:
+        self._model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        """The samples by field; empty before the first update."""
+        probe = self._model._probe
+        return {} if probe is None else {k: v for k, v in probe.samples._asdict().items() if v is not None}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], /) -> None:
+        """Keep these samples."""
+        self._model._probe = Probe(Minibatch(**copy.deepcopy(dict(state_dict)))) if state_dict else None
