@@ -34,13 +34,14 @@ LOUD = {"lr": 1e-2, "sigma": 0.5}  # so that gate, factors and noise move parame
 FAST = {"lr": 1e-2}
 
 CASES: dict[str, dict[str, Any]] = {
-    "discrete, quantile, adaptive_upgd": {"optimizer_kwargs": LOUD},
+    "discrete, quantile, adaptive_upgd": {"optimizer_kwargs": LOUD, "kl_penalty": True},
     "continuous, two_hot, upgd": {
         "place": "pendulum",
         "value_head": TWO_HOT,
         "optimizer_class": "upgd",
         "optimizer_kwargs": {**LOUD, "lr": 0.1, "adaptive_noise": True},
         "vgs_kwargs": {"mode": "noise"},
+        "kl_penalty": True,
     },
     "continuous, hl_gauss, upgdw": {
         "place": "pendulum",
@@ -64,6 +65,7 @@ CASES: dict[str, dict[str, Any]] = {
         "place": "pendulum",
         "use_sde": True,
         "policy_kwargs": {"squash_output": True},
+        "kl_penalty": True,
         "value_head": "scalar",
         "optimizer_class": "adamw",
         "optimizer_kwargs": {**FAST, "weight_decay": 0.1},
@@ -88,6 +90,7 @@ CASES: dict[str, dict[str, Any]] = {
     "several numbers, quantile, adaptive_upgd": {
         "place": "scripted, several numbers",
         "optimizer_kwargs": {**LOUD, "scope": "tensor", "adaptive_noise": True},
+        "kl_penalty": True,
         "normalize_advantage": False,
     },
     "switches, scalar, upgd": {
@@ -95,6 +98,7 @@ CASES: dict[str, dict[str, Any]] = {
         "value_head": "scalar",
         "n_critics": 1,
         "clip_range_vf": 0.1,
+        "kl_penalty": True,
         "optimizer_class": "upgd",
         "optimizer_kwargs": {**LOUD, "lr": 0.1, "preset": "official", "protect": False},
         "vgs_kwargs": {"scope": "group"},
@@ -104,6 +108,7 @@ CASES: dict[str, dict[str, Any]] = {
         "algorithm": PPO,
         "policy": ActorCriticPolicy,
         "policy_kwargs": {"net_arch": [8]},
+        "kl_penalty": True,
         "optimizer_kwargs": FAST,
     },
 }
@@ -115,7 +120,8 @@ def case_model(case: str) -> PPO:
 
 def numbers_of(model: PPO) -> Coefficients:
     clip_range_vf = None if model.clip_range_vf is None else model.clip_range_vf(1.0)
-    return coefficients_of(clip_range_vf=clip_range_vf, normalize_advantage=model.normalize_advantage)
+    kl_coef = None if model.kl_controller is None else 2.0
+    return coefficients_of(clip_range_vf=clip_range_vf, normalize_advantage=model.normalize_advantage, kl_coef=kl_coef)
 
 
 class Traced(NamedTuple):

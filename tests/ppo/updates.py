@@ -15,6 +15,7 @@ from everlearn import PPO, DistributionalPPO
 from everlearn.gradients.functional import FunctionalScaler
 from everlearn.optim.functional import functional
 from everlearn.optim.noise import make_stream
+from everlearn.ppo.action_kl import action_parameters
 from everlearn.ppo.update import Coefficients, EagerRunner, FunctionalStep, Minibatch
 from everlearn.values.reduction import critic_means
 from tests.ppo.worlds import world
@@ -54,7 +55,10 @@ def actions_of(space: spaces.Space[Any], rng: np.random.Generator, size: int) ->
 
 
 def minibatch_for(model: PPO, seed: int, size: int = BATCH) -> Minibatch:
-    """Random samples near the model's own policy and values, so that some ratios and values are clipped."""
+    """Random samples near the model's own policy and values, so that some ratios and values are clipped.
+
+    Where the policy's divergence is controlled, they bring the distributions of actions of a policy nearby.
+    """
     rng = np.random.default_rng(seed)
     observations = obs_as_tensor(observations_of(model.observation_space, rng, size), model.device)
     actions = actions_of(model.action_space, rng, size)
@@ -63,7 +67,12 @@ def minibatch_for(model: PPO, seed: int, size: int = BATCH) -> Minibatch:
     means = critic_means(evaluation.distributions)
     noise = [torch.as_tensor(rng.normal(size=shape), dtype=torch.float32) for shape in ((3, size), tuple(means.shape))]
     old_log_prob = evaluation.log_prob + 0.2 * noise[0][0]
-    return Minibatch(observations, actions, old_log_prob, noise[0][1], noise[0][2], means + 0.2 * noise[1])
+    samples = Minibatch(observations, actions, old_log_prob, noise[0][1], noise[0][2], means + 0.2 * noise[1])
+    parameters = action_parameters(evaluation.action_distribution)
+    if model.kl_controller is None or parameters is None:
+        return samples
+    nearby = parameters + 0.2 * torch.as_tensor(rng.normal(size=tuple(parameters.shape)), dtype=torch.float32)
+    return samples._replace(old_action_parameters=nearby)
 
 
 def with_nan_loss(minibatch: Minibatch) -> Minibatch:
