@@ -67,7 +67,7 @@ class GradientHistory:
         self.magnitude_weight = torch.zeros((), dtype=torch.float64, device=device)
         self.grad_mean_ema = torch.zeros_like(self.magnitude_weight)
         self.grad_norm_ema = torch.zeros_like(self.magnitude_weight)
-        self.step_count = torch.zeros((), dtype=torch.int64, device=device)
+        self.step_count = torch.zeros_like(self.magnitude_weight)  # as torch's own counters: a number like the others
         self.skipped_steps = torch.zeros_like(self.step_count)
         self.resets = torch.zeros_like(self.step_count)
 
