@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from everlearn import PPO, DistributionalPPO
+from everlearn.environments.normaliser import Normaliser
 from tests.ppo.together import EVERYTHING, KINDS, assert_finite, everything
 from tests.ppo.updates import learned, leaves, model_of
 from tests.ppo.worlds import scripted, world
@@ -107,7 +108,9 @@ def resident_pages() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
 def test_r14_saved_and_loaded_every_1024_steps_it_stays_finite_and_memory_stays(tmp_path: Any) -> None:
     """R14."""
-    model = DistributionalPPO("MlpPolicy", world("pendulum"), n_steps=256, seed=0, device="cpu", **EVERYTHING)
+    model = DistributionalPPO(
+        "MlpPolicy", Normaliser(world("pendulum")), n_steps=256, seed=0, device="cpu", kl_penalty=True, **EVERYTHING
+    )
     memory = []
     for cycle in range(1, 6):
         model.learn(1024, reset_num_timesteps=False)
@@ -115,5 +118,7 @@ def test_r14_saved_and_loaded_every_1024_steps_it_stays_finite_and_memory_stays(
         model.save(tmp_path / "model")
         model = DistributionalPPO.load(tmp_path / "model", env=world("pendulum"), device="cpu")
         assert model.num_timesteps == cycle * 1024
+        assert model.variance_gradient_scaler.step_count == cycle * 4 * 10 * 4
         memory.append(resident_pages())
+    assert model.skipped_updates == 0
     assert memory[-1] < 1.05 * memory[0]
