@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from everlearn import PPO, DistributionalPPO
 from everlearn.core.errors import ArgumentError
-from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.hyperparameters import FIXED, HYPERPARAMETERS
 from everlearn.ppo.kl import DoublingPenalty
 from everlearn.ppo.schedules import Cosine
 from tests.ppo.updates import assert_identical, learned, model_of
@@ -207,6 +207,16 @@ def test_b29_what_cannot_be_in_force_is_refused_and_nothing_changes(name: str, v
         model.set_hyperparameter(name, value)
     assert model.get_hyperparameters() == before
     assert [group["sigma"] for group in groups] == [group["sigma"] for group in model.policy.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_b29_what_a_built_model_does_not_read_again_cannot_be_assigned(name: str) -> None:
+    """B29."""
+    model = model_of()
+    before = getattr(model, name)
+    with pytest.raises(ArgumentError, match=f"{name} cannot change once the model is built"):
+        setattr(model, name, None)
+    assert getattr(model, name) is before
 
 
 @pytest.mark.parametrize(

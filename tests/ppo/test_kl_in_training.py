@@ -133,7 +133,10 @@ def test_early_stopping_is_target_kl() -> None:
     by_control = model_of("pendulum", PPO, kl_penalty={"kind": "early_stop", "target": 0.005}, **arguments).learn(64)
     assert by_argument._n_updates == by_control._n_updates < 20
     assert_identical(learned(by_control), learned(by_argument))
-    with pytest.raises(ArgumentError, match=r"target_kl=0\.1 and kl_penalty='early_stop' both stop"):
+    by_control.target_kl = None
+    with pytest.raises(ArgumentError, match=r"target_kl=0\.1 and the kl_penalty KLEarlyStop both stop"):
+        by_control.target_kl = 0.1
+    with pytest.raises(ArgumentError, match=r"target_kl=0\.1 and the kl_penalty KLEarlyStop both stop"):
         model_of("pendulum", PPO, target_kl=0.1, kl_penalty="early_stop")
 
 

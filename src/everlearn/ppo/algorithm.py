@@ -13,7 +13,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy as SB3ActorCriti
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
-from everlearn.core.errors import ArgumentError
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.ppo.construction import check_batch_size, choose_optimizer, policy_arguments
 from everlearn.ppo.divergence import DivergenceGuard, DivergenceSpec, divergence_controls
@@ -246,10 +245,8 @@ class PPO(PersistentLearner):
 
     def _make_kl_controller(self) -> KLControl | None:
         controller = copy.deepcopy(kl_control(self.kl_penalty))  # an object of the user may be given to several models
-        if controller is not None and controller.target_kl is not None and self.target_kl is not None:
-            raise ArgumentError(
-                f"target_kl={self.target_kl} and kl_penalty={self.kl_penalty!r} both stop updates early. Keep one."
-            )
+        if controller is not None:
+            controller.require_no_other(self.target_kl)
         return controller
 
     def _setup_lr_schedule(self) -> None:

@@ -19,8 +19,9 @@ from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.rng import GlobalGenerators
 from everlearn.core.stateful import Stateful, StateTree
 from everlearn.environments.normaliser import Normaliser, NormaliserState, normalised
-from everlearn.ppo.hyperparameters import HYPERPARAMETERS, TunableLearner
+from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.state import learned_parts, state_tree
+from everlearn.ppo.tuning import TunableLearner
 
 SWITCHES = {"vgs_state": "variance_gradient_scaling", "kl_penalty_state": "kl_penalty"}
 """Parts that may be off, and the argument that switches them."""

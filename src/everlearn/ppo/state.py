@@ -15,7 +15,8 @@ from everlearn.core.rng import GlobalGenerators
 from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
 from everlearn.environments.normaliser import NormaliserState
 from everlearn.ppo.diagnostics import Probe
-from everlearn.ppo.hyperparameters import HYPERPARAMETERS, TunableLearner
+from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.tuning import TunableLearner
 from everlearn.ppo.update import Minibatch
 
 PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining", "_learning_rate_was_set")

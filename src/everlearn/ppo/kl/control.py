@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from everlearn.core.errors import NonFiniteError, StateError, require_in_range
+from everlearn.core.errors import ArgumentError, NonFiniteError, StateError, require_in_range
 from everlearn.core.registry import Registry
 
 
@@ -45,6 +45,17 @@ class KLControl(ABC):
     def target_kl(self) -> float | None:
         """Updates of a rollout stop above 1.5 times this approximate divergence, as by SB3's argument; None: never."""
         return None
+
+    def require_no_other(self, target_kl: float | None) -> None:
+        """Refuse a ``target_kl`` of the algorithm beside one of the control.
+
+        Raises:
+            ArgumentError: If both are there.
+        """
+        if target_kl is not None and self.target_kl is not None:
+            raise ArgumentError(
+                f"target_kl={target_kl} and the kl_penalty {type(self).__name__} both stop updates early. Keep one."
+            )
 
     @property
     def lr_factor(self) -> float:
