@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from everlearn.core.errors import StateError
-from everlearn.core.stateful import Part, Role, Stateful, StateTree
+from everlearn.core.stateful import Part, Role, Stateful, StateTree, snapshot
 
 
 class Counter:
@@ -88,3 +89,14 @@ def test_a_state_does_not_change_when_its_parts_do() -> None:
     assert not torch.equal(module.weight, weight)
     assert torch.equal(state["policy"]["weight"], weight)
     assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], moment)
+
+
+def test_a_snapshot_shares_nothing_and_keeps_kinds() -> None:
+    state = {"a": [torch.ones(2), (1, torch.zeros(1))], "b": {"c": np.ones(2)}}
+    copied = snapshot(state)
+    state["a"][0].fill_(5.0)
+    state["a"][1][1].fill_(5.0)
+    state["b"]["c"][0] = 5.0
+    assert copied["a"][0].tolist() == [1.0, 1.0]
+    assert copied["a"][1] == (1, torch.zeros(1))
+    assert copied["b"]["c"].tolist() == [1.0, 1.0]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from everlearn.core.errors import StateError, suggestion
 
 
@@ -32,6 +34,17 @@ class Role(StrEnum):
     LOOP = "loop"  # counters, environments, last observations
     RANDOM = "random"  # generators; restored last
     RECORD = "record"  # callbacks, loggers, pending records
+
+
+def snapshot(state: Any) -> Any:
+    """A copy of a state that shares nothing with it: tensors cloned, which is much quicker than ``copy.deepcopy``."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: snapshot(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(snapshot(value) for value in state)
+    return copy.deepcopy(state)
 
 
 class Attributes:
@@ -98,7 +111,7 @@ class StateTree:
 
     def state_dict(self) -> dict[str, Any]:
         """A snapshot, name to the state of that part: changing a part later does not change it."""
-        return {name: copy.deepcopy(part.stateful.state_dict()) for name, part in self._parts.items()}
+        return {name: snapshot(part.stateful.state_dict()) for name, part in self._parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore every part.

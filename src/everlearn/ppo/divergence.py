@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, final
 
 from everlearn.core.errors import NonFiniteError, require_in_range
 from everlearn.core.registry import Registry
+from everlearn.core.stateful import snapshot
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class DivergenceGuard:
     def keep(self, state: Callable[[], dict[str, Any]]) -> None:
         """Copy the state as the last good one, if no update is being skipped and it may ever be asked for."""
         if self.in_a_row == 0 and self.control.may_restore(self.restores):
-            self._good_state = copy.deepcopy(state())
+            self._good_state = snapshot(state())
 
     def good_state(self, env_step: int) -> dict[str, Any]:
         """The last good state, to go on from with a smaller learning rate.
@@ -148,7 +148,7 @@ class DivergenceGuard:
             "schedule's from now on.",
             stacklevel=4,
         )
-        return copy.deepcopy(self._good_state)
+        return snapshot(self._good_state)  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, float]:
         """The counts and the factor; the state that was kept last is not part of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import pathlib
 import warnings
@@ -17,7 +16,7 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from everlearn.core.digest import digest
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.rng import GlobalGenerators
-from everlearn.core.stateful import Stateful, StateTree
+from everlearn.core.stateful import Stateful, StateTree, snapshot
 from everlearn.environments.normaliser import Normaliser, NormaliserState, normalised
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.state import learned_parts, state_tree
@@ -83,13 +82,13 @@ class PersistentLearner(TunableLearner):
         )
         given = {name: state for name, state in given.items() if not self._is_left_out(name)}
         require_finite_state(given)
-        before, complete = copy.deepcopy(self.get_parameters()), False
+        before, complete = snapshot(self.get_parameters()), False
         try:
             super().set_parameters(given, exact_match, device)
             complete = True
         finally:
             if not complete:
-                super().set_parameters(before, exact_match=True, device=device)  # type: ignore[arg-type]
+                super().set_parameters(before, exact_match=True, device=device)
         if not exact_match and "policy" in given and "vgs_state" not in given:
             self._reset_scaler()
 
