@@ -16,8 +16,10 @@ PUBLIC_NAMES = [
     "UPGDW",
     "AdaptiveUPGD",
     "DistributionalPPO",
+    "Run",
     "VarianceGradientScaler",
     "__version__",
+    "train",
 ]
 
 
@@ -31,7 +33,7 @@ def test_the_public_names_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC_NAMES if name != "__version__"])
-def test_each_public_name_is_a_class_of_that_name(name: str) -> None:
+def test_each_public_name_is_a_class_or_function_of_that_name(name: str) -> None:
     assert getattr(everlearn, name).__name__ == name
 
 

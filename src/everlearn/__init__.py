@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from everlearn.optim.upgd import UPGD
     from everlearn.optim.upgdw import UPGDW
     from everlearn.ppo.algorithm import PPO, DistributionalPPO
+    from everlearn.runs.run import Run
+    from everlearn.runs.running import train
 
     __version__: str
 
@@ -23,13 +25,17 @@ __all__ = [
     "UPGDW",
     "AdaptiveUPGD",
     "DistributionalPPO",
+    "Run",
     "VarianceGradientScaler",
     "__version__",
+    "train",
 ]
 
 _HOMES = {
     "PPO": "everlearn.ppo.algorithm",
     "DistributionalPPO": "everlearn.ppo.algorithm",
+    "Run": "everlearn.runs.run",
+    "train": "everlearn.runs.running",
     "UPGD": "everlearn.optim.upgd",
     "AdaptiveUPGD": "everlearn.optim.adaptive_upgd",
     "UPGDW": "everlearn.optim.upgdw",

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from everlearn.core.errors import ConfigError, MissingExtraError, NonFiniteError
 from everlearn.environments import build
 from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
-from everlearn.environments.finite import FiniteGate
+from everlearn.environments.finite import FiniteVecEnv
 from everlearn.environments.normaliser import Normaliser
 from everlearn.environments.spec import EnvConfig
 from tests.environments.toys import Scripted
@@ -32,10 +32,10 @@ def built(env_id: str = "CartPole-v1", **settings: Any) -> VecEnv:
 @pytest.mark.parametrize(
     ("env_id", "normalize", "kind"),
     [
-        ("CartPole-v1", "auto", FiniteGate),
+        ("CartPole-v1", "auto", FiniteVecEnv),
         ("CartPole-v1", True, Normaliser),
         ("Pendulum-v1", "auto", Normaliser),
-        ("Pendulum-v1", False, FiniteGate),
+        ("Pendulum-v1", False, FiniteVecEnv),
         ("Pendulum-v1", {"clip_obs": 5.0}, Normaliser),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage
 
 from everlearn import PPO, DistributionalPPO
@@ -356,3 +357,16 @@ def test_b1_every_kind_of_policy_survives_a_pickle(kind: str) -> None:
     model = everything(**KINDS[kind]).learn(32)
     other = pickle.loads(pickle.dumps(model))
     assert digest(other.get_parameters()) == digest(model.get_parameters())
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_sb3s_evaluation_callback_works_with_a_normaliser_of_ours(restored: bool, tmp_path: Path) -> None:
+    model = PPO("MlpPolicy", Normaliser(world("pendulum")), n_steps=32, batch_size=16, device="cpu")
+    if restored:
+        model.save(tmp_path / "model")
+        model = PPO.load(tmp_path / "model", env=world("pendulum"), device="cpu")
+    evaluation = VecNormalize(world("pendulum"), training=False, norm_reward=False)
+    callback = EvalCallback(evaluation, n_eval_episodes=1, eval_freq=32, verbose=0, warn=False)
+    model.learn(64, callback=callback)
+    assert np.array_equal(evaluation.obs_rms.mean, model.env.obs_rms.mean)
+    assert callback.last_mean_reward < 0

@@ -1,24 +1,33 @@
 """The typed configuration of a run: what a file, the command line or Python may say."""
 
-from everlearn.config.reading import HEADER, assignment, dump, load
+from everlearn.config.document import Document
+from everlearn.config.plugins import import_plugins, require_imported
+from everlearn.config.reading import HEADER, as_yaml, assignment, dump, load, load_document
+from everlearn.config.schema import json_schema
 from everlearn.config.sections import (
     AlgorithmConfig,
+    EvaluationConfig,
     LoggingConfig,
     PolicyConfig,
     RunConfig,
     RuntimeConfig,
-    linear_start,
 )
 
 __all__ = [
     "HEADER",
     "AlgorithmConfig",
+    "Document",
+    "EvaluationConfig",
     "LoggingConfig",
     "PolicyConfig",
     "RunConfig",
     "RuntimeConfig",
+    "as_yaml",
     "assignment",
     "dump",
-    "linear_start",
+    "import_plugins",
+    "json_schema",
     "load",
+    "load_document",
+    "require_imported",
 ]

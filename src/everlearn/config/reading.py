@@ -1,4 +1,4 @@
-"""Configurations from files and from the command line, and back to a file."""
+"""Configurations from files, from the command line and from Python, and back to a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
+from everlearn.config.document import Document, parse, plain_yaml, read
 from everlearn.config.sections import AlgorithmConfig, RunConfig
 from everlearn.core.errors import ConfigError, suggestion
 from everlearn.core.registry import validated
@@ -17,38 +15,62 @@ from everlearn.core.registry import validated
 HEADER = "# A run of everlearn with every setting resolved; `everlearn train` with this file repeats it.\n"
 SECTIONS = tuple(RunConfig.model_fields)
 ALGORITHM_KEYS = tuple(AlgorithmConfig.model_fields)
+_SOME_ENVIRONMENT = "none"
 
 
-def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """A configuration from a file, with single values replaced.
+def load(source: Path | Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """A configuration from a file or mapping, with single values replaced.
 
     Args:
-        path: A YAML file with the sections of ``RunConfig``, or with the keys of its algorithm section only.
-            None starts from the defaults.
+        source: A YAML file or a mapping with the sections of ``RunConfig``, or with the keys of its algorithm section
+            only. None starts from the defaults.
         overrides: Dotted key to value: ``{"env.id": "CartPole-v1", "gamma": 0.9}``; the keys of the algorithm
             section need no prefix.
 
     Raises:
-        ConfigError: If the file cannot be read, or a key or value is not allowed; it names the dotted path.
+        ConfigError: If the file cannot be read, or keys or values are not allowed; it names all of them, by dotted
+            path and line.
     """
-    values = {} if path is None else sectioned(_read(path), str(path))
+    return load_document(source, overrides)[0]
+
+
+def load_document(
+    source: Path | Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None
+) -> tuple[RunConfig, Document]:
+    """As ``load``, and what was read, which knows the lines for errors that come to light later."""
+    document, complaints = _in_sections(read(source) if isinstance(source, Path) else Document(source or {}))
+    values: Any = document.values
     for key, value in (overrides or {}).items():
-        values = _assigned(values, _full_path(key), value)
-    env = values.get("env") or {}
-    if not isinstance(env, Mapping):
-        raise ConfigError(
-            f"env: a section belongs here, and this is {env!r}. Give --env ID, or env: {{id: ID}} in the file."
-        )
-    if "id" not in env:
-        raise ConfigError("env.id: no environment is named. Give --env ID, or env: {id: ID} in the file.")
-    return validated(RunConfig, values, "")
+        path = _full_path(key)
+        values = _assigned(values, path, value)
+        document = document.without(tuple(path))
+    values, missing = _with_environment(values)
+    with document.blamed():
+        config = _validated(values, complaints + missing)
+    return config, document
+
+
+def _validated(values: Mapping[str, Any], complaints: list[str]) -> RunConfig:
+    """The typed configuration, or all complaints in one error."""
+    try:
+        config = validated(RunConfig, values, "")
+    except ConfigError as error:
+        raise ConfigError("\n".join([*complaints, str(error)])) from None
+    if complaints:
+        raise ConfigError("\n".join(complaints))
+    return config
 
 
 def dump(config: RunConfig) -> str:
     """The configuration as YAML that ``load`` reads back as an equal one."""
+    return HEADER + as_yaml(config.model_dump(exclude_none=True))
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as a YAML text."""
     stream = io.StringIO()
-    _yaml().dump(config.model_dump(exclude_none=True), stream)
-    return HEADER + stream.getvalue()
+    plain_yaml().dump(values, stream)
+    return stream.getvalue()
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -60,27 +82,47 @@ def assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: write it as key=value, for example --set gamma=0.98.")
-    return key.strip(), _parse(value, f"--set {key}")
+    return key.strip(), parse(value, f"--set {key}")[0]
 
 
-def sectioned(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The sections of a file; one that holds only algorithm keys is that section.
+def _in_sections(document: Document) -> tuple[Document, list[str]]:
+    """The document with sections at its top, and complaints about keys that have no place.
 
-    Raises:
-        ConfigError: For an unknown key, or sections and algorithm keys side by side.
+    One that holds only algorithm keys is that section; unknown keys are left out, so that the rest can be checked.
     """
-    for key in values:
-        if key not in SECTIONS and key not in ALGORITHM_KEYS:
-            raise ConfigError(f"{where}: unknown key '{key}'.{suggestion(str(key), SECTIONS + ALGORITHM_KEYS)}")
-    loose = [key for key in values if key in ALGORITHM_KEYS]
+    known, complaints = {}, []
+    for key, value in document.values.items():
+        if key in SECTIONS or key in ALGORITHM_KEYS:
+            known[key] = value
+        else:
+            complaints.append(_unknown(str(key)))
+    loose = [key for key in known if key in ALGORITHM_KEYS]
+    cleaned = Document(known, document.name, document.lines)
     if not loose:
-        return dict(values)
-    if len(loose) < len(values):
-        raise ConfigError(
-            f"{where}: '{loose[0]}' belongs to the section 'algorithm', and there are sections at the top "
-            "level too. Move the algorithm's keys under 'algorithm:', or keep nothing else in the file."
-        )
-    return {"algorithm": dict(values)}
+        return cleaned, complaints
+    if len(loose) == len(known):
+        inside = cleaned.inside("algorithm")
+        return Document(inside.values, inside.name, {**document.lines, **inside.lines}), complaints
+    complaints += [
+        f"{key}: it belongs to the section 'algorithm', and there are sections at the top level too. "
+        "Move it under 'algorithm:', or keep nothing but keys of the algorithm in the file."
+        for key in loose
+    ]
+    return Document({key: known[key] for key in known if key in SECTIONS}, document.name, document.lines), complaints
+
+
+def _with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values with some environment in them, and the complaint if they name none: the rest can be checked then."""
+    env = values.get("env") or {}
+    if not isinstance(env, Mapping):
+        complaint = f"env: a section belongs here, and this is {env!r}."
+    elif "id" not in env:
+        complaint = "env.id: no environment is named."
+    else:
+        return dict(values), []
+    others = env if isinstance(env, Mapping) else {}
+    complaint += " Give --env ID, or env: {id: ID} in the file."
+    return {**values, "env": {**others, "id": _SOME_ENVIRONMENT}}, [complaint]
 
 
 def _full_path(key: str) -> list[str]:
@@ -90,7 +132,11 @@ def _full_path(key: str) -> list[str]:
         return parts
     if parts[0] in ALGORITHM_KEYS:
         return ["algorithm", *parts]
-    raise ConfigError(f"{key}: unknown key '{parts[0]}'.{suggestion(parts[0], SECTIONS + ALGORITHM_KEYS)}")
+    raise ConfigError(_unknown(key))
+
+
+def _unknown(key: str) -> str:
+    return f"{key}: unknown key.{suggestion(key.partition('.')[0], SECTIONS + ALGORITHM_KEYS)}"
 
 
 def _assigned(values: Any, path: list[str], value: Any) -> Any:
@@ -99,32 +145,3 @@ def _assigned(values: Any, path: list[str], value: Any) -> Any:
         return value
     inside = values if isinstance(values, Mapping) else {}
     return {**inside, path[0]: _assigned(inside.get(path[0]), path[1:], value)}
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: it cannot be read ({error}). Give the path of a YAML file.") from None
-    values = _parse(text, str(path))
-    if not isinstance(values, Mapping | None):
-        raise ConfigError(f"{path}: a configuration is a mapping of keys to values; this is a {type(values).__name__}.")
-    return values or {}
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return _yaml().load(text)
-    except MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}. Correct the text.") from None
-    except YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}. Correct the text.") from None
-
-
-def _yaml() -> YAML:
-    """Pure YAML 1.2, in which ``3e-4`` is a number and ``on`` a word."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    return yaml

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from everlearn.environments.spec import (
@@ -17,30 +18,34 @@ from everlearn.environments.spec import (
     Section,
     expected,
     stated_as,
+    whole,
 )
+from everlearn.ppo.schedules import linear_start
+
+LinearText = Annotated[str, Field(pattern=r"^lin_[0-9.eE+-]+$")]
 
 
-def linear_start(value: str) -> float:
-    """The ``x`` of a schedule written ``lin_x``, which falls linearly from x to 0; NaN for any other text."""
-    try:
-        return float(value.removeprefix("lin_")) if value.startswith("lin_") else math.nan
-    except ValueError:
-        return math.nan
-
-
-def _schedule(value: Any) -> float | str:
+def _schedule(value: Any) -> float | str | dict[str, Any]:
+    if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+        return dict(value)
     start = linear_start(value) if isinstance(value, str) else value
     if isinstance(start, bool) or not isinstance(start, float | int) or not 0 < start < math.inf:
-        raise expected("a number above 0, or 'lin_x' for a linear schedule from x to 0")
+        raise expected("a number above 0, 'lin_x' for a linear schedule from x to 0, or a mapping with the key 'kind'")
     return value if isinstance(value, str) else float(value)
 
 
-Schedule = Annotated[float | str, PlainValidator(_schedule)]
+Schedule = Annotated[
+    float | str | dict[str, Any],
+    PlainValidator(_schedule, json_schema_input_type=Annotated[float, Field(gt=0)] | LinearText | dict[str, Any]),
+]
 Spec = Annotated[str | dict[str, Any], stated_as("a name or a mapping with the key 'kind'")]
+Switch = Annotated[bool | str | dict[str, Any], stated_as("true, false, a name or a mapping with the key 'kind'")]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$"), stated_as("auto, cpu, cuda or cuda:N")]
 Layers = Annotated[
     list[Count] | dict[Literal["pi", "vf"], list[Count]], stated_as("[units, ...] or {pi: [...], vf: [...]}")
 ]
+ModuleName = Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"), stated_as("the name of a module")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class PolicyConfig(Section):
@@ -76,6 +81,9 @@ class AlgorithmConfig(Section):
 
     ``n_steps`` None means a rollout of 2,048 steps shared by the environments, ``policy`` None the one for
     the observations. For the arguments that SB3's PPO does not have, None means the default of the class.
+
+    Attributes:
+        name: ``PPO`` or ``DistributionalPPO``: one algorithm, two sets of defaults.
     """
 
     name: str = "DistributionalPPO"
@@ -108,6 +116,8 @@ class AlgorithmConfig(Section):
     vgs_warmup_steps: Annotated[int, Field(ge=0)] = 100
     vgs_kwargs: dict[str, Any] | None = None
     normalize_returns: bool | None = None
+    kl_penalty: Switch | None = None
+    divergence: Spec | None = None
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> AlgorithmConfig:
@@ -132,6 +142,24 @@ class LoggingConfig(Section):
     tensorboard: bool = True
     evaluation_episodes: Annotated[int, Field(ge=0)] = 10
     baseline_episodes: Annotated[int, Field(ge=0)] = 10
+
+
+class EvaluationConfig(Section):
+    """Evaluation while the agent trains; it is off unless ``every`` is set, for it takes time from training.
+
+    Attributes:
+        every: Environment steps from one evaluation to the next, rounded up to whole rollouts; 0 for none.
+        episodes: Episodes of one evaluation.
+        n_envs: Environments to play them in, side by side; they are not those of the training.
+        deterministic: Take the most likely action instead of sampling.
+        seed: Every evaluation plays the episodes of this seed; None derives it from the run's.
+    """
+
+    every: Annotated[int, Field(ge=0), BeforeValidator(whole)] = 0
+    episodes: Count = 10
+    n_envs: Count = 1
+    deterministic: bool = True
+    seed: Seed | None = None
 
 
 class RuntimeConfig(Section):
@@ -162,16 +190,21 @@ class RunConfig(Section):
         algorithm: The algorithm and its arguments.
         total_timesteps: Environment steps to train for, over all environments.
         seed: Seeds everything; None draws one, which the resolved configuration records.
+        evaluation: How the agent is evaluated while it trains.
         logging: What is recorded.
         runtime: Where it is computed.
+        plugins: Modules to import before anything is looked up: your own environments, optimizers, value heads and
+            wrappers, registered by name.
     """
 
     env: EnvConfig
     algorithm: AlgorithmConfig = AlgorithmConfig()
     total_timesteps: Count = 200_000
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    seed: Seed | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    plugins: list[ModuleName] = []  # noqa: RUF012 - pydantic copies it
 
     @model_validator(mode="after")
     def _rollout_has_a_deviation(self) -> RunConfig:

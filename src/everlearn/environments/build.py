@@ -12,10 +12,10 @@ from typing import Any
 import gymnasium
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.error import Error as GymnasiumError
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.core.errors import ConfigError, MissingExtraError
-from everlearn.environments.finite import FiniteGate
+from everlearn.environments.finite import FiniteVecEnv
 from everlearn.environments.normaliser import Normaliser
 from everlearn.environments.spaces import check_spaces, is_continuous_control
 from everlearn.environments.spec import EnvConfig
@@ -37,7 +37,7 @@ def training_environment(config: EnvConfig, gamma: float) -> VecEnv:
     """
     venv = _simulations(config, config.n_envs)
     if not normalises(config, venv):
-        return FiniteGate(venv)
+        return venv
     settings = config.normalize.model_dump(exclude={"enabled"})
     try:
         return Normaliser(venv, gamma=gamma, **settings)
@@ -61,7 +61,7 @@ def evaluation_environment(
     """
     venv = _simulations(config, n_envs)
     venv.seed(seed)
-    return FiniteGate(venv) if normaliser_state is None else Normaliser.from_state(venv, normaliser_state)
+    return venv if normaliser_state is None else Normaliser.from_state(venv, normaliser_state)
 
 
 def normalises(config: EnvConfig, venv: VecEnv) -> bool:
@@ -76,15 +76,20 @@ def reward_threshold(venv: VecEnv) -> float | None:
     return None if spec is None else spec.reward_threshold
 
 
-def _simulations(config: EnvConfig, n_envs: int) -> DummyVecEnv:
-    _check_id(config.id)
+def _simulations(config: EnvConfig, n_envs: int) -> FiniteVecEnv:
+    check_id(config.id)
     _quieten_mujoco(config.id)
-    venv = DummyVecEnv([lambda: wrapped(_make(config), config.wrappers)] * n_envs)
+    venv = FiniteVecEnv([lambda: wrapped(_make(config), config.wrappers)] * n_envs)
     check_spaces(config.id, venv.observation_space, venv.action_space)
     return venv
 
 
-def _check_id(env_id: str) -> None:
+def check_id(env_id: str) -> None:
+    """Refuse an id that nothing is registered under, or that would import a module.
+
+    Raises:
+        ConfigError: With similar ids, if there are any.
+    """
     if ":" in env_id:
         raise ConfigError(
             f"env.id: '{env_id}' would import a module. Name the module on the command line instead: "
@@ -95,7 +100,7 @@ def _check_id(env_id: str) -> None:
         known = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ConfigError(
             f"env.id: there is no environment '{env_id}'.{known} "
-            "If a module of yours registers it, name that module with --import MODULE."
+            "If a module of yours registers it, name that module with --import MODULE, or under plugins: in the file."
         )
 
 

@@ -1,32 +1,39 @@
-"""A gate that lets no NaN and no infinity from an environment into training."""
+"""A gate that lets no NaN and no infinity from an environment into training.
+
+It stands directly around the simulation, so nothing downstream (running statistics, buffers, networks) has seen a
+refused value.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from everlearn.core.finite import require_finite
 
 
-class FiniteGate(VecEnvWrapper):
-    """Passes finite observations and rewards on unchanged and refuses all others.
+class FiniteVecEnv(DummyVecEnv):
+    """SB3's ``DummyVecEnv``, which passes finite observations and rewards on unchanged and refuses all others.
 
-    It stands directly around the simulation, so nothing downstream (running statistics, buffers, networks)
-    has seen a refused value.
+    It is no wrapper around one, because SB3's ``EvalCallback`` wants as many wrappers around its own environments.
 
     Args:
-        venv: The environments as the simulation provides them.
+        env_fns: Make one environment each.
     """
 
-    def __init__(self, venv: VecEnv) -> None:
-        super().__init__(venv)
+    def __init__(self, env_fns: list[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        super().__init__(env_fns)
         self._steps = 0
 
     def reset(self) -> VecEnvObs:
         """Reset all environments; the steps of each are counted from here."""
         self._steps = 0
-        observations = self.venv.reset()
+        observations = super().reset()
         require_finite("observation", observations, step=0)
         return observations
 
@@ -36,12 +43,27 @@ class FiniteGate(VecEnvWrapper):
         Raises:
             NonFiniteError: Naming the quantity, the environment and its step since the reset.
         """
-        observations, rewards, dones, infos = self.venv.step_wait()
+        outcome = super().step_wait()
+        observations, rewards, _, _ = outcome
         self._steps += 1
         require_finite("reward", rewards, step=self._steps)
         require_finite("observation", observations, step=self._steps)
-        for index in np.flatnonzero(dones):
-            terminal = infos[index].get("terminal_observation")
-            if terminal is not None:
-                require_finite("terminal observation", terminal, step=self._steps, environment=int(index))
-        return observations, rewards, dones, infos
+        require_finite_ends(outcome, self._steps)
+        return outcome
+
+
+def require_finite_ends(outcome: VecEnvStepReturn, step: int) -> None:
+    """Refuse last observations of episodes that are not finite.
+
+    Args:
+        outcome: What a step of several environments returned.
+        step: Which step of each it was.
+
+    Raises:
+        NonFiniteError: Naming the environment and its step.
+    """
+    _, _, dones, infos = outcome
+    for index in np.flatnonzero(dones):
+        terminal = infos[index].get("terminal_observation")
+        if terminal is not None:
+            require_finite("terminal observation", terminal, step=step, environment=int(index))

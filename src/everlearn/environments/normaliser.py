@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from everlearn.core.errors import StateError
-from everlearn.environments.finite import FiniteGate
+from everlearn.core.finite import require_finite
+from everlearn.environments.finite import require_finite_ends
 
 _SETTINGS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
 
@@ -46,8 +48,9 @@ class Normaliser(VecNormalize):
         epsilon: float = 1e-8,
         norm_obs_keys: list[str] | None = None,
     ) -> None:
+        self._steps = 0
         super().__init__(
-            FiniteGate(venv),
+            venv,
             training=training,
             norm_obs=norm_obs,
             norm_reward=norm_reward,
@@ -58,6 +61,45 @@ class Normaliser(VecNormalize):
             norm_obs_keys=norm_obs_keys,
         )
 
+    # The gate stands where VecNormalize notes what the simulation has returned, before it updates any statistic. A
+    # wrapper inside this one would do as well, but SB3's EvalCallback wants as many wrappers around its environments.
+
+    @property
+    def old_obs(self) -> Any:
+        """The last observations, before normalisation."""
+        return self._old_obs
+
+    @old_obs.setter
+    def old_obs(self, observations: Any) -> None:
+        require_finite("observation", observations, step=self._steps)
+        self._old_obs = observations
+
+    @property
+    def old_reward(self) -> np.ndarray:
+        """The last rewards, before normalisation."""
+        return self._old_reward
+
+    @old_reward.setter
+    def old_reward(self, rewards: np.ndarray) -> None:
+        require_finite("reward", rewards, step=self._steps)
+        self._old_reward = rewards
+
+    def reset(self) -> Any:
+        """Reset all environments; the steps of each are counted from here."""
+        self._steps = 0
+        return super().reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all environments.
+
+        Raises:
+            NonFiniteError: Naming the quantity, the environment and its step since the reset.
+        """
+        self._steps += 1
+        outcome = super().step_wait()
+        require_finite_ends(outcome, self._steps)
+        return outcome
+
     @classmethod
     def from_state(cls, venv: VecEnv, state: Mapping[str, Any]) -> Normaliser:
         """A normaliser for evaluation: ``state``'s settings and statistics, true rewards, nothing updated."""
@@ -65,10 +107,6 @@ class Normaliser(VecNormalize):
         normaliser.load_state_dict(state)
         normaliser.norm_reward = False
         return normaliser
-
-    def set_venv(self, venv: VecEnv) -> None:
-        """Wrap ``venv`` after unpickling."""
-        super().set_venv(FiniteGate(venv))
 
     def state_dict(self) -> dict[str, Any]:
         """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """``1e6`` is written by people who mean the integer 1,000,000."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -40,7 +40,7 @@ def stated_as(what: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +61,15 @@ class Section(BaseModel):
 class NormaliserConfig(Section):
     """How observations and rewards are normalised; the defaults are those of SB3's ``VecNormalize``.
 
-    ``auto`` normalises continuous control: a Box action space with floating-point observations.
+    Attributes:
+        enabled: ``auto``, true or false; ``auto`` normalises continuous control: a Box action space with
+            floating-point observations.
+        norm_obs: Normalise observations.
+        norm_reward: Normalise rewards.
+        clip_obs: Largest absolute normalised observation.
+        clip_reward: Largest absolute normalised reward.
+        epsilon: Added to variances.
+        norm_obs_keys: For dictionary observations, the keys to normalise; none means all.
     """
 
     enabled: Annotated[Literal["auto"] | bool, stated_as("'auto', true or false")] = "auto"
@@ -93,6 +101,8 @@ class EnvConfig(Section):
 
     id: str
     n_envs: Count = 8
-    normalize: Annotated[NormaliserConfig, BeforeValidator(_as_mapping)] = NormaliserConfig()
+    normalize: Annotated[
+        NormaliserConfig, BeforeValidator(_as_mapping, json_schema_input_type=Literal["auto"] | bool | NormaliserConfig)
+    ] = NormaliserConfig()
     kwargs: dict[str, Any] = {}
     wrappers: list[Annotated[str | dict[str, Any], stated_as("a name or {kind: name, ...}")]] = []

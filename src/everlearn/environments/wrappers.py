@@ -57,6 +57,16 @@ class RescaleAction(library.RescaleAction[Any, Any]):
         super().__init__(env, np.full(shape, min_action, np.float32), np.full(shape, max_action, np.float32))
 
 
+def check_wrappers(specs: Sequence[str | Mapping[str, Any]]) -> None:
+    """Refuse what names no wrapper, or gives one an argument that it does not have.
+
+    Raises:
+        ConfigError: With the dotted path.
+    """
+    for index, spec in enumerate(specs):
+        wrappers.check(spec, f"env.wrappers.{index}")
+
+
 def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
     """``env`` inside the named wrappers and one ``Monitor``.
 
@@ -67,8 +77,7 @@ def wrapped(env: Env, specs: Sequence[str | Mapping[str, Any]]) -> Env:
     Raises:
         ConfigError: For an unknown wrapper or argument, or a wrapper that does not fit the environment.
     """
-    for index, spec in enumerate(specs):
-        wrappers.check(spec, f"env.wrappers.{index}")
+    check_wrappers(specs)
     limits = [index for index, spec in enumerate(specs) if _is_time_limit(spec)]
     inside = limits[-1] + 1 if limits else 0
     for spec in specs[:inside]:

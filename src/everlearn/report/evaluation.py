@@ -1,6 +1,8 @@
-"""How an evaluation is printed."""
+"""Evaluations as they are recorded while an agent trains, and as they are printed."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,6 +10,26 @@ from rich.table import Table
 
 from everlearn.environments.evaluation import Evaluation
 from everlearn.report.wording import number, spread
+
+
+class EvaluationRecord(NamedTuple):
+    """One evaluation; the fields are the columns of ``evaluations.csv``.
+
+    Attributes:
+        env_step: Environment steps of training behind the agent that was evaluated.
+        mean_reward: Mean return of the episodes, in the environment's own reward; NaN if none ended.
+        std_reward: Standard deviation of the returns between episodes.
+        mean_ep_length: Mean number of steps of an episode.
+        episodes: Episodes that ended.
+        seconds: Time since training began when the evaluation was done.
+    """
+
+    env_step: int
+    mean_reward: float
+    std_reward: float
+    mean_ep_length: float
+    episodes: int
+    seconds: float
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, title: str, *, each: bool) -> None:

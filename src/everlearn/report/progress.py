@@ -23,12 +23,14 @@ class Progress:
         total: Environment steps asked for.
         seconds: Time since training began.
         mean_return: Mean return of the last episodes; None before the first has ended.
+        evaluated: Mean return of the last evaluation; None before the first, or without evaluation.
     """
 
     steps: int
     total: int
     seconds: float
     mean_return: float | None
+    evaluated: float | None = None
 
     @property
     def fraction(self) -> float:
@@ -46,9 +48,10 @@ class Progress:
         return max(0, self.total - self.steps) / max(self.speed, 1e-9)
 
     def words(self) -> str:
-        """Return, speed and remaining time in one phrase."""
+        """Returns, speed and remaining time in one phrase."""
         reached = "no episode yet" if self.mean_return is None else f"return {number(self.mean_return)}"
-        return f"{reached}  {number(self.speed)} steps/s  {duration(self.remaining)} left"
+        evaluated = "" if self.evaluated is None else f"  evaluated {number(self.evaluated)}"
+        return f"{reached}  {number(self.speed)} steps/s  {duration(self.remaining)} left{evaluated}"
 
 
 class Display(ABC):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from everlearn.environments.evaluation import Evaluation, is_better
+from everlearn.report.evaluation import EvaluationRecord
 from everlearn.report.smoothing import rolling_mean, smoothing_window
-from everlearn.report.wording import duration, number, spread
+from everlearn.report.wording import duration, number, spread, spread_of
+
+_STOPS = {"time limit": "the time limit", "callback": "a callback"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Summary:
         evaluation: Deterministic episodes of the trained policy; None if stopped before.
         baseline: Episodes of a random policy; None if not wanted.
         reward_threshold: Mean return at which the environment counts as solved, where its authors say so.
-        stopped_by: The signal that ended the run early; None if it ran to its end.
+        stopped_by: What ended the run early: a signal's name, ``"time limit"`` or ``"callback"``; None if it ran to
+            its end.
+        best: The best of the evaluations during training; None without any.
     """
 
     directory: Path
@@ -45,7 +50,8 @@ class Summary:
     evaluation: Evaluation | None
     baseline: Evaluation | None
     reward_threshold: float | None
-    stopped_by: Signals | None
+    stopped_by: str | None
+    best: EvaluationRecord | None = None
 
     @property
     def first_return(self) -> float | None:
@@ -62,7 +68,7 @@ class Summary:
     def verdict(self) -> str:
         """One sentence on what was learned."""
         if self.stopped_by:
-            return f"Stopped by {self.stopped_by.name}; the model so far is saved."
+            return f"Stopped by {_STOPS.get(self.stopped_by, self.stopped_by)}; the model so far is saved."
         trained, random = self.evaluation, self.baseline
         if not trained or not trained.returns:
             return "Not evaluated: no evaluation episode was asked for, or none ended."
@@ -89,9 +95,34 @@ class Summary:
             "evaluation": self.evaluation and self.evaluation.as_dict(),
             "baseline": self.baseline and self.baseline.as_dict(),
             "reward_threshold": self.reward_threshold,
-            "stopped_by": self.stopped_by and self.stopped_by.name,
+            "best": self.best and self.best._asdict(),
+            "stopped_by": self.stopped_by,
             "verdict": self.verdict(),
         }
+
+
+def summary_from(values: Mapping[str, Any], directory: Path, returns: list[float]) -> Summary:
+    """The summary that ``as_dict`` wrote.
+
+    Args:
+        values: What it wrote.
+        directory: Where the run is now.
+        returns: Return of each episode that ended in training, which it leaves out.
+    """
+    same = ("environment", "algorithm", "seed", "steps", "seconds", "reward_threshold", "stopped_by")
+    best = values["best"]
+    return Summary(
+        directory=directory,
+        returns=returns,
+        evaluation=_evaluation_from(values["evaluation"]),
+        baseline=_evaluation_from(values["baseline"]),
+        best=None if best is None else EvaluationRecord(**best),
+        **{name: values[name] for name in same},
+    )
+
+
+def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:
+    return None if values is None else Evaluation(values.get("returns", []), values.get("lengths", []))
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -108,7 +139,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         Text(summary.verdict(), style="bold green" if learned else "bold yellow"),
         "",
         f"[bold]{escape(str(summary.directory))}[/]",
-        *_files(summary.directory),
+        *_files(summary),
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -121,6 +152,14 @@ def _figures(summary: Summary) -> list[str]:
     if summary.evaluation and summary.evaluation.returns:
         episodes = len(summary.evaluation.returns)
         rows.append(("trained policy", spread(summary.evaluation), f"over {episodes} deterministic episodes"))
+    if summary.best:
+        rows.append(
+            (
+                "best evaluation",
+                spread_of(summary.best.mean_reward, summary.best.std_reward),
+                f"over {summary.best.episodes} episodes, after {summary.best.env_step:,} steps",
+            )
+        )
     if summary.baseline and summary.baseline.returns:
         rows.append(("random policy", spread(summary.baseline), f"over {len(summary.baseline.returns)} episodes"))
     if summary.first_return is not None and summary.best_return is not None:
@@ -130,10 +169,13 @@ def _figures(summary: Summary) -> list[str]:
     return [f"  {who:<16}[bold]{value:<16}[/][dim]{over}[/]" for who, value, over in rows]
 
 
-def _files(directory: Path) -> list[str]:
+def _files(summary: Summary) -> list[str]:
     """One line per file: its name, and what to do with it."""
+    directory = summary.directory
+    best = directory / "best_model.zip"
     rows = (
         ("model.zip", f"the agent: everlearn evaluate {directory}"),
+        *([("best_model.zip", f"the best agent: everlearn evaluate {best}")] if summary.best else []),
         ("learning_curve.png", "the return of every episode, in one picture"),
         ("episodes.csv", "the same as a table"),
         ("progress.csv, tb", f"every metric: tensorboard --logdir {directory}"),

@@ -13,7 +13,11 @@ def number(value: float, *, beside: float = 0.0) -> str:
 
 def spread(evaluation: Evaluation) -> str:
     """Mean and standard deviation of the returns: ``1,890 ± 120``."""
-    mean, std = evaluation.mean, evaluation.std
+    return spread_of(evaluation.mean, evaluation.std)
+
+
+def spread_of(mean: float, std: float) -> str:
+    """A mean and a standard deviation with as many decimals: ``1,890 ± 120``."""
     return f"{number(mean, beside=std)} ± {number(std, beside=mean)}"
 
 

@@ -11,16 +11,15 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from everlearn.config import RunConfig, RuntimeConfig, load
+from everlearn.config import RunConfig, load, require_imported
 from everlearn.core.errors import ConfigError, StateError
-from everlearn.core.registry import validated
 from everlearn.environments.build import evaluation_environment
 from everlearn.environments.evaluation import Act, Evaluation, evaluate
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO
-from everlearn.train.building import algorithms
-from everlearn.train.checking import check_device
-from everlearn.train.directory import RunDirectory
+from everlearn.runs.checking import check_device
+from everlearn.runs.directory import RunDirectory
+from everlearn.runs.names import algorithms
 
 _ENVIRONMENTS = 8  # side by side
 
@@ -84,10 +83,11 @@ def evaluate_saved(
     """
     directory = RunDirectory(path) if path.is_dir() else RunDirectory(path.parent)
     model = directory.model if path.is_dir() else path
-    validated(RuntimeConfig, {"device": device}, "")
     check_device(device, "device")
     kind = class_of(model)
     config = load(directory.config) if directory.config.is_file() else None
+    if config is not None:
+        require_imported(config.plugins, str(path))
     env = _environment(model, config, env_id)
     agent = kind.load(model, device=device)
     _check_spaces(agent, env)

@@ -2,7 +2,6 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGINT
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from everlearn.environments.evaluation import Evaluation
 from everlearn.report import (
+    EvaluationRecord,
     Progress,
     Silent,
     Summary,
@@ -18,6 +18,7 @@ from everlearn.report import (
     draw_learning_curve,
     print_evaluation,
     print_summary,
+    summary_from,
 )
 from everlearn.report.smoothing import rolling_mean, smoothing_window
 from everlearn.report.wording import duration, number, spread
@@ -153,7 +154,8 @@ def test_first_and_best_returns_are_means_of_as_many_episodes() -> None:
         ({"evaluation": Evaluation([], [])}, "Not evaluated"),
         ({"reward_threshold": 1900.0}, "Solved: the mean return reaches 1,900"),
         ({"reward_threshold": 1901.0}, "Learned"),
-        ({"stopped_by": SIGINT}, "Stopped by SIGINT; the model so far is saved."),
+        ({"stopped_by": "SIGINT"}, "Stopped by SIGINT; the model so far is saved."),
+        ({"stopped_by": "time limit"}, "Stopped by the time limit; the model so far is saved."),
     ],
 )
 def test_the_verdict_says_what_was_learned(changes: dict[str, object], verdict: str) -> None:
@@ -195,13 +197,13 @@ def test_names_that_look_like_markup_are_printed_as_they_are() -> None:
 
 def test_a_stopped_run_has_a_summary_too() -> None:
     console = plain()
-    print_summary(console, replace(SUMMARY, returns=[], evaluation=None, baseline=None, stopped_by=SIGINT))
+    print_summary(console, replace(SUMMARY, returns=[], evaluation=None, baseline=None, stopped_by="SIGINT"))
     assert "Stopped by SIGINT" in printed(console)
     assert "policy  " not in printed(console)
 
 
 def test_the_summary_is_strict_json() -> None:
-    for summary in (SUMMARY, replace(SUMMARY, returns=[], evaluation=None, stopped_by=SIGINT)):
+    for summary in (SUMMARY, replace(SUMMARY, returns=[], evaluation=None, stopped_by="SIGINT")):
         assert json.loads(json.dumps(summary.as_dict(), allow_nan=False)) == summary.as_dict()
     assert SUMMARY.as_dict()["evaluation"]["mean"] == 1900.0
     assert SUMMARY.as_dict()["episodes"] == 20
@@ -254,3 +256,36 @@ def test_what_did_not_happen_is_not_drawn(tmp_path: Path) -> None:
     path = tmp_path / "curve.png"
     draw_learning_curve(path, [], replace(SUMMARY, returns=[], evaluation=None, baseline=None))
     assert share(path, MEAN_LINE) == share(path, TRAINED_POINT) == 0
+
+
+BEST = EvaluationRecord(40_960, 1890.4, 120.0, 1000.0, 5, 60.0)
+
+
+def test_the_best_evaluation_is_shown_with_its_step_and_its_model() -> None:
+    console = plain()
+    print_summary(console, replace(SUMMARY, best=BEST))
+    assert "best evaluation 1,890 ± 120     over 5 episodes, after 40,960 steps" in printed(console)
+    assert "everlearn evaluate runs/demo/best_model.zip" in printed(console)
+    console = plain()
+    print_summary(console, SUMMARY)
+    assert "best_model" not in printed(console)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"best": BEST, "stopped_by": "time limit"},
+        {"evaluation": None, "baseline": Evaluation([], []), "returns": [], "reward_threshold": 475.0},
+    ],
+)
+def test_a_summary_comes_back_from_its_json(changes: dict) -> None:
+    summary = replace(SUMMARY, **changes)
+    values = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
+    assert summary_from(values, summary.directory, summary.returns) == summary
+
+
+def test_progress_tells_the_last_evaluation_if_there_is_one() -> None:
+    progress = Progress(500, 1000, 10.0, 12.0)
+    assert progress.words() == "return 12.0  50.0 steps/s  10 s left"
+    assert replace(progress, evaluated=187.26).words() == "return 12.0  50.0 steps/s  10 s left  evaluated 187.3"

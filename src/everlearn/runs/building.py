@@ -6,32 +6,18 @@ import secrets
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
 
-from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig, linear_start
-from everlearn.core.registry import Registry
+from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig
 from everlearn.environments.build import normalises
 from everlearn.environments.spaces import check_policy, policy_for
-from everlearn.ppo.algorithm import PPO, DistributionalPPO
-from everlearn.train.checking import check_device, checked_mappings
+from everlearn.ppo.algorithm import PPO
+from everlearn.runs.checking import check_device, checked_mappings
+from everlearn.runs.names import activations, algorithms
 
 _ROLLOUT = 2048  # steps per update, shared by the environments: SB3's n_steps, for one environment
+EVALUATION_SEED = 10_000  # added to the run's seed, so that evaluation never replays training's first episodes
 _SMALL = 1_000_000  # parameters up to which one thread is faster than several
-
-algorithms: Registry[PPO] = Registry("algorithm")
-algorithms.add("PPO", PPO)
-algorithms.add("DistributionalPPO", DistributionalPPO)
-
-activations: Registry[nn.Module] = Registry("activation function")
-activations.add("tanh", nn.Tanh)
-activations.add("relu", nn.ReLU)
-activations.add("elu", nn.ELU)
-activations.add("gelu", nn.GELU)
-activations.add("silu", nn.SiLU)
-activations.add("leaky_relu", nn.LeakyReLU)
-activations.add("mish", nn.Mish)
 
 
 def resolved(config: RunConfig, venv: VecEnv) -> tuple[RunConfig, int]:
@@ -55,9 +41,11 @@ def resolved(config: RunConfig, venv: VecEnv) -> tuple[RunConfig, int]:
         "n_steps": given.n_steps or max(2, _ROLLOUT // env.n_envs),
     }
     normalize = env.normalize.model_copy(update={"enabled": normalises(env, venv)})
+    evaluation_seed = (seed + EVALUATION_SEED) % 2**32 if config.evaluation.seed is None else config.evaluation.seed
     sections = {
         "algorithm": given.model_copy(update=algorithm),
         "env": env.model_copy(update={"normalize": normalize}),
+        "evaluation": config.evaluation.model_copy(update={"seed": evaluation_seed}),
     }
     return config.model_copy(update={**sections, "seed": seed}), seed
 
@@ -91,17 +79,7 @@ def thread_count(config: RunConfig, agent: PPO) -> int:
 def _constructor_arguments(config: AlgorithmConfig, policy: str) -> dict[str, Any]:
     """What is set, in the constructor's own types; what is None is left to the class."""
     arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
-    for name in ("learning_rate", "clip_range", "clip_range_vf"):
-        if name in arguments:
-            arguments[name] = _schedule(arguments[name])
     return arguments | checked_mappings(config, policy) | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
-
-
-def _schedule(value: float | str) -> float | LinearSchedule:
-    """``lin_x`` as SB3's linear schedule from x to 0; a number as it is."""
-    if isinstance(value, str):
-        return LinearSchedule(start=linear_start(value), end=0.0, end_fraction=1.0)
-    return value
 
 
 def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:

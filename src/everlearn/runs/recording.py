@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import (
 )
 
 from everlearn.report import Display, Progress
-from everlearn.train.directory import RunDirectory
+from everlearn.runs.directory import RunDirectory
 
 
 class JsonLines(KVWriter):
@@ -122,12 +122,21 @@ class ProgressReporter(BaseCallback):
         recorder: Where the returns come from.
         total: Environment steps to take.
         window: Episodes that the shown return is the mean of.
+        evaluated: The mean return of the last evaluation, None if there is none.
     """
 
     _PAUSE = 0.2  # seconds
 
-    def __init__(self, display: Display, recorder: EpisodeRecorder, total: int, window: int) -> None:
+    def __init__(
+        self,
+        display: Display,
+        recorder: EpisodeRecorder,
+        total: int,
+        window: int,
+        evaluated: Callable[[], float | None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self._evaluated = evaluated
         self._display, self._recorder, self._total, self._window = display, recorder, total, window
         self._start = self._next = time.monotonic()
         self.seconds = 0.0
@@ -148,7 +157,7 @@ class ProgressReporter(BaseCallback):
     def _show(self) -> None:
         self.seconds = time.monotonic() - self._start
         mean = self._recorder.mean_return(self._window)
-        self._display.update(Progress(self.num_timesteps, self._total, self.seconds, mean))
+        self._display.update(Progress(self.num_timesteps, self._total, self.seconds, mean, self._evaluated()))
 
 
 class Stopper(BaseCallback):

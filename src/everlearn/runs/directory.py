@@ -31,6 +31,21 @@ class RunDirectory:
         return self.path / "model.zip"
 
     @property
+    def best_model(self) -> Path:
+        """The agent that did best in the evaluations of the training."""
+        return self.path / "best_model.zip"
+
+    @property
+    def summary(self) -> Path:
+        """What was learned, as one JSON object."""
+        return self.path / "summary.json"
+
+    @property
+    def evaluations(self) -> Path:
+        """One line per evaluation of the training."""
+        return self.path / "evaluations.csv"
+
+    @property
     def progress_jsonl(self) -> Path:
         """Metrics, one JSON object per record."""
         return self.path / "progress.jsonl"
@@ -60,6 +75,9 @@ class RunDirectory:
         files = [
             self.config,
             self.model,
+            self.best_model,
+            self.summary,
+            self.evaluations,
             self.progress_jsonl,
             self.progress_csv,
             self.episodes,

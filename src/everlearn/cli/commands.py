@@ -1,0 +1,29 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from everlearn.cli import configuring, evaluating, training
+
+app = typer.Typer(
+    name="everlearn",
+    help="Train agents that keep learning, and see what they have learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(training.train)
+app.command()(evaluating.evaluate)
+app.add_typer(configuring.app, name="config")
+
+
+@app.callback()
+def _everlearn() -> None:
+    """Train agents that keep learning, and see what they have learned."""
+
+
+def main() -> None:
+    """Run the command; the process ends with its exit code."""
+    app()

@@ -1,0 +1,66 @@
+"""How the commands report: results on stdout, complaints on stderr, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from everlearn.core.errors import (
+    ArgumentError,
+    ConfigError,
+    EverlearnError,
+    MissingExtraError,
+    NonFiniteError,
+    StateError,
+)
+
+_EXIT_CODES: tuple[tuple[type[EverlearnError], int], ...] = (
+    (ConfigError, 2),
+    (ArgumentError, 2),
+    (MissingExtraError, 2),
+    (StateError, 3),
+    (NonFiniteError, 4),
+)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print one strict JSON object on one line."""
+    typer.echo(json.dumps(result, allow_nan=False))
+
+
+@contextmanager
+def reported_errors(verbose: bool) -> Iterator[None]:
+    """Errors made on purpose become one message and an exit code; warnings become one line each.
+
+    Args:
+        verbose: Show informational logs, and the traceback of an error.
+    """
+    console = Console(stderr=True)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _complain(console, "warning", "yellow", str(message))
+        try:
+            yield
+        except (EverlearnError, OSError) as error:
+            if verbose:
+                traceback.print_exc()
+            for message in "\n".join([str(error), *getattr(error, "__notes__", [])]).split("\n"):
+                _complain(console, "error", "bold red", message)
+            raise typer.Exit(_exit_code(error)) from error
+
+
+def _complain(console: Console, kind: str, style: str, message: str) -> None:
+    console.print(Text.assemble((f"{kind}: ", style), Text.from_ansi(message)), soft_wrap=True)
+
+
+def _exit_code(error: Exception) -> int:
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)

@@ -1,0 +1,60 @@
+"""``everlearn train``."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from everlearn.cli.options import Device, Env, File, Import, Json, Quiet, Seed, Settings, Verbose, overrides
+from everlearn.cli.reporting import print_json, reported_errors
+
+_SIGNALLED = 128  # a command that a signal ended returns 128 + its number
+
+
+def train(
+    config: File = None,
+    env: Env = None,
+    steps: Annotated[
+        float | None, typer.Option("--steps", metavar="N", help="Environment steps, over all environments.")
+    ] = None,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Directory of the run.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
+    time_limit: Annotated[
+        str | None,
+        typer.Option("--time-limit", metavar="TIME", help="End after seconds, or 90m, 1h30m, 2d; the agent is saved."),
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    imports: Import = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train an agent and leave the run in a directory.
+
+    Without CONFIG: everlearn train --env CartPole-v1
+    """
+    with reported_errors(verbose):
+        from everlearn.config import import_plugins
+        from everlearn.report import display_for, print_summary
+        from everlearn.runs import train as run_training
+
+        import_plugins(imports or [], "--import")
+        replaced = overrides(settings, env__id=env, total_timesteps=steps, seed=seed, runtime__device=device)
+        with closing(display_for(Console(stderr=True), quiet)) as display:
+            run = run_training(
+                config, out, settings=replaced, overwrite=overwrite, time_limit=time_limit, display=display
+            )
+    summary = run.summary
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        print_summary(Console(), summary)
+    if summary.stopped_by is not None and summary.stopped_by in signal.Signals.__members__:
+        raise typer.Exit(_SIGNALLED + signal.Signals[summary.stopped_by])

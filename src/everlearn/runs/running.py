@@ -1,0 +1,239 @@
+"""A training run from its configuration to its result."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from everlearn.config import RunConfig, dump, import_plugins, load_document
+from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
+from everlearn.environments.evaluation import random_policy
+from everlearn.environments.normaliser import Normaliser
+from everlearn.ppo.algorithm import PPO
+from everlearn.report import Display, EvaluationRecord, Silent, Summary, draw_learning_curve
+from everlearn.runs.building import EVALUATION_SEED, build_agent, resolved, thread_count
+from everlearn.runs.checking import check_names
+from everlearn.runs.directory import RunDirectory, claim, claim_next
+from everlearn.runs.evaluating import play, policy_of
+from everlearn.runs.interruption import Interruption
+from everlearn.runs.periodic import PeriodicEvaluation
+from everlearn.runs.recording import Episode, EpisodeRecorder, ProgressReporter, Stopper, metric_logger
+from everlearn.runs.run import Run
+from everlearn.runs.time_limit import TimeLimit, seconds_of
+
+Configuration = str | Path | Mapping[str, Any] | RunConfig | None
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """What training did: environment steps, seconds, the episodes that ended, the best evaluation."""
+
+    steps: int
+    seconds: float
+    episodes: list[Episode]
+    best: EvaluationRecord | None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a run is to do: its resolved configuration, where, how it is watched, and when it is to stop."""
+
+    config: RunConfig
+    directory: RunDirectory
+    display: Display
+    callback: MaybeCallback
+    interruption: Interruption
+    time_limit: TimeLimit
+
+    def stopped(self) -> bool:
+        """Whether training is to end."""
+        return self.interruption.requested() or self.time_limit.over()
+
+    def stopped_by(self, steps: int) -> str | None:
+        """What ended training after so many steps; None if it came to its end."""
+        if self.interruption.signal is not None:
+            return self.interruption.signal.name
+        if steps >= self.config.total_timesteps:
+            return None
+        return "time limit" if self.time_limit.over() else "callback"
+
+
+def train(
+    config: Configuration = None,
+    out: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    callback: MaybeCallback = None,
+    time_limit: float | str | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Train an agent, compare it with a random policy and leave everything in a directory.
+
+    The first SIGINT or SIGTERM ends training after the current step; the agent is saved all the same.
+
+    Args:
+        config: A YAML file, a mapping with the same keys, or a ``RunConfig``; None starts from the defaults.
+        out: The run's directory; None takes the next free ``runs/ENVIRONMENT-ALGORITHM-n``.
+        settings: Dotted key to value, which replaces what ``config`` says: ``{"env.id": "CartPole-v1", "gamma": 0.9}``.
+        overwrite: Replace an earlier run in ``out``.
+        callback: Callbacks of SB3, one or a list, or a function as ``learn`` takes it.
+        time_limit: Seconds, or a span such as ``"1h30m"``, after which training ends with the next step.
+        display: Shows the progress; None shows nothing.
+
+    Returns:
+        The run; ``run.model`` is the agent, ``run.summary`` what was learned.
+
+    Raises:
+        ConfigError: If the configuration is not valid or does not fit the environment, or ``out`` is taken.
+        NonFiniteError: If a NaN or an infinity appears; the agent as it was then is saved.
+    """
+    limit = TimeLimit(math.inf if time_limit is None else seconds_of(time_limit))
+    wanted, document = load_document(_source(config), settings)
+    with document.blamed():
+        import_plugins(wanted.plugins)
+        check_names(wanted)
+    with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        with document.blamed():
+            venv = stack.enter_context(closing(training_environment(wanted.env, wanted.algorithm.gamma)))
+            decided, _ = resolved(wanted, venv)
+            agent = build_agent(decided, venv)
+        directory = _claimed(decided, out, overwrite=overwrite)
+        order = _Order(decided, directory, display or Silent(), callback, interruption, limit)
+        stack.enter_context(_threads(thread_count(decided, agent)))
+        return Run.just_trained(directory, agent, _carried_out(order, agent, venv))
+
+
+def _source(config: Configuration) -> Path | Mapping[str, Any] | None:
+    if isinstance(config, RunConfig):
+        return config.model_dump()
+    return Path(config) if isinstance(config, str) else config
+
+
+def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
+    """Train, evaluate, and leave the records."""
+    config, directory = order.config, order.directory
+    directory.config.write_text(dump(config), encoding="utf-8")
+    order.display.announce(_headline(config, agent, directory))
+    assert config.seed is not None
+    play_on = partial(play, config.env, seed=config.seed + EVALUATION_SEED)
+    baseline = play_on(
+        lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
+    )
+    learning = _learn(agent, order)
+    statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
+    evaluation = play_on(
+        lambda _: policy_of(agent),
+        config.logging.evaluation_episodes,
+        normaliser_state=statistics,
+        stopped=order.interruption.requested,
+    )
+    summary = Summary(
+        directory=directory.path,
+        environment=config.env.id,
+        algorithm=config.algorithm.name,
+        seed=config.seed,
+        steps=learning.steps,
+        seconds=round(learning.seconds, 3),
+        returns=[episode.ret for episode in learning.episodes],
+        evaluation=evaluation,
+        baseline=baseline,
+        reward_threshold=reward_threshold(venv),
+        stopped_by=order.stopped_by(learning.steps),
+        best=learning.best,
+    )
+    draw_learning_curve(directory.learning_curve, [episode.env_step for episode in learning.episodes], summary)
+    directory.summary.write_text(json.dumps(summary.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def _claimed(config: RunConfig, out: str | Path | None, *, overwrite: bool) -> RunDirectory:
+    if out is not None:
+        return claim(Path(out), overwrite=overwrite)
+    return claim_next(Path("runs"), f"{config.env.id}-{config.algorithm.name}")
+
+
+def _headline(config: RunConfig, agent: PPO, directory: RunDirectory) -> str:
+    normalised = "normalised, " if config.env.normalize.enabled else ""
+    return (
+        f"Training {config.algorithm.name} on {config.env.id} ({config.env.n_envs} environments, {normalised}"
+        f"seed {config.seed}, {agent.device}) in {directory.path}"
+    )
+
+
+def _learn(agent: PPO, order: _Order) -> _Learning:
+    """Train, and save the agent whatever ends the training."""
+    config, directory = order.config, order.directory
+    logger = metric_logger(directory, tensorboard=config.logging.tensorboard)
+    agent.set_logger(logger)
+    with ExitStack() as stack:
+        recorder = EpisodeRecorder(stack.enter_context(_rows(directory.episodes)))
+        evaluation = _periodic_evaluation(order, stack)
+        reporter = ProgressReporter(
+            order.display,
+            recorder,
+            config.total_timesteps,
+            config.algorithm.stats_window_size,
+            lambda: evaluation.last_mean if evaluation else None,
+        )
+        ours = [recorder, *([evaluation] if evaluation else []), reporter, Stopper(order.stopped)]
+        try:
+            callbacks = CallbackList([*ours, *_callbacks(order.callback)])
+            agent.learn(config.total_timesteps, callbacks, log_interval=config.logging.interval)
+        finally:
+            logger.close()
+            agent.set_logger(Logger(None, []))
+            agent.save(directory.model)
+    return _Learning(agent.num_timesteps, reporter.seconds, recorder.episodes, evaluation.best if evaluation else None)
+
+
+def _periodic_evaluation(order: _Order, stack: ExitStack) -> PeriodicEvaluation | None:
+    config = order.config.evaluation
+    if not config.every:
+        return None
+
+    def environments(statistics: dict[str, Any] | None) -> VecEnv:
+        return evaluation_environment(order.config.env, config.n_envs, config.seed or 0, statistics)
+
+    rows = stack.enter_context(_rows(order.directory.evaluations))
+    callback = PeriodicEvaluation(config, environments, rows, order.directory.best_model, order.stopped)
+    stack.callback(callback.close)
+    return callback
+
+
+def _callbacks(given: MaybeCallback) -> list[BaseCallback]:
+    """What ``learn`` takes, as a list."""
+    if given is None:
+        return []
+    if isinstance(given, list):
+        return given
+    return [given if isinstance(given, BaseCallback) else ConvertCallback(given)]
+
+
+def _rows(file: Path) -> TextIO:
+    """A file that has every line as soon as it is written."""
+    return file.open("w", buffering=1, encoding="utf-8", newline="")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch with ``count`` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

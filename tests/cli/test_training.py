@@ -1,0 +1,170 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+from typer.testing import CliRunner, Result
+
+from everlearn.cli import app
+from everlearn.ppo.algorithm import PPO
+from everlearn.runs import Run
+
+TINY = """\
+env: {id: CartPole-v1, n_envs: 2}
+algorithm: {name: PPO, n_steps: 16, batch_size: 16, n_epochs: 1}
+total_timesteps: 64
+seed: 3
+logging: {evaluation_episodes: 2, baseline_episodes: 0, tensorboard: false}
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("tiny.yaml").write_text(TINY)
+
+
+def everlearn(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def process(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "everlearn", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(*arguments: str) -> tuple[int, str, str]:
+    running = process(*arguments)
+    output, errors = running.communicate(timeout=120)
+    return running.returncode, output, errors
+
+
+BROKEN_REWARD = """\
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Broken(CartPoleEnv):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float("nan"), *rest
+
+gymnasium.register("Broken-v0", Broken, disable_env_checker=True)
+"""
+
+
+@pytest.mark.slow
+def test_the_exit_codes_of_the_command() -> None:
+    assert finished("train", "tiny.yaml", "--out", "run", "-q")[0] == 0
+    Path("unlucky.py").write_text("1 / 0\n")
+    code, _, errors = finished("train", "tiny.yaml", "--import", "unlucky")
+    assert (code, "ZeroDivisionError" in errors, "the plug-in 'unlucky' (--import)" in errors) == (1, True, True)
+    assert finished("train", "tiny.yaml", "--set", "gama=1")[0] == 2
+    Path("no.zip").write_text("no model")
+    assert finished("evaluate", "no.zip", "--env", "CartPole-v1")[0] == 3
+    Path("own_broken.py").write_text(BROKEN_REWARD)
+    assert finished("train", "tiny.yaml", "--import", "own_broken", "--env", "Broken-v0", "--out", "broken")[0] == 4
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        running = process("train", "tiny.yaml", "--steps", "1e9", "--out", f"run-{code}")
+        wait_for(Path(f"run-{code}/progress.jsonl"), running)
+        os.kill(running.pid, number)
+        running.communicate(timeout=60)
+        assert running.returncode == code
+
+
+def wait_for(path: Path, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not (path.is_file() and path.stat().st_size):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline, "training did not begin"
+        time.sleep(0.05)
+
+
+def test_sigterm_in_the_middle_leaves_a_model_that_evaluates() -> None:
+    running = process("train", "tiny.yaml", "--steps", "1e9", "--out", "run")
+    wait_for(Path("run/progress.jsonl"), running)
+    os.kill(running.pid, signal.SIGTERM)
+    output, errors = running.communicate(timeout=60)
+    assert running.returncode == 143, errors
+    assert "Stopped by SIGTERM; the model so far is saved." in output
+    result = everlearn("evaluate", "run", "--episodes", "2", "--json")
+    assert json.loads(result.stdout)["episodes"] == 2
+    assert Run("run").summary.stopped_by == "SIGTERM"
+    assert 0 < PPO.load("run/model.zip").num_timesteps < 1e9
+
+
+def test_a_time_limit_ends_training_with_a_saved_model_and_exit_code_0() -> None:
+    result = everlearn("train", "tiny.yaml", "--steps", "1e9", "--out", "run", "--time-limit", "0.5", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["stopped_by"], summary["evaluation"]["episodes"]) == ("time limit", 2)
+    assert PPO.load("run/model.zip").num_timesteps == summary["steps"] > 0
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "1h30"])
+def test_what_is_no_time_limit_is_refused(limit: str) -> None:
+    result = everlearn("train", "tiny.yaml", "--time-limit", limit)
+    assert result.exit_code == 2
+    assert f"error: time limit '{limit}': give seconds above 0, or a span as 90m, 1h30m, 2d12h." in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_evaluation_during_training_leaves_the_best_model_and_is_shown() -> None:
+    result = everlearn("train", "tiny.yaml", "--out", "run", "--set", "evaluation={every: 32, episodes: 2}")
+    assert result.exit_code == 0, result.output
+    assert "best evaluation" in result.stdout
+    assert "everlearn evaluate run/best_model.zip" in result.stdout
+    played = everlearn("evaluate", "run/best_model.zip", "--episodes", "1", "--json")
+    assert json.loads(played.stdout)["environment"] == "CartPole-v1"
+
+
+def test_the_json_of_a_run_has_its_best_evaluation() -> None:
+    result = everlearn("train", "tiny.yaml", "--out", "run", "--set", "evaluation={every: 32}", "--json")
+    best: dict[str, Any] = json.loads(result.stdout)["best"]
+    assert best["mean_reward"] == max(Run("run").evaluations()["mean_reward"])
+    assert json.loads(Path("run/summary.json").read_text()) == json.loads(result.stdout)
+
+
+PLUGIN = """\
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+gymnasium.register("Plugin-v0", CartPoleEnv, max_episode_steps=20)
+"""
+
+
+def test_a_run_with_plugins_trains_from_its_file_and_is_evaluated_with_import() -> None:
+    Path("own_plugin.py").write_text(PLUGIN)
+    Path("own.yaml").write_text(TINY.replace("CartPole-v1", "Plugin-v0") + "plugins: [own_plugin]\n")
+    try:
+        result = everlearn("train", "own.yaml", "--out", "run", "-q")
+        assert result.exit_code == 0, result.output
+    finally:
+        del sys.modules["own_plugin"], gymnasium.registry["Plugin-v0"]
+    result = everlearn("evaluate", "run", "--episodes", "1")
+    assert result.exit_code == 2
+    assert "If you trust them, add --import own_plugin" in result.stderr
+    result = everlearn("evaluate", "run", "--episodes", "1", "--import", "own_plugin", "--json")
+    assert json.loads(result.stdout)["environment"] == "Plugin-v0"
+    del sys.modules["own_plugin"], gymnasium.registry["Plugin-v0"]
+
+
+def test_an_error_in_a_plugin_made_on_purpose_keeps_the_plugins_name() -> None:
+    Path("own_clash.py").write_text(
+        "import torch\nfrom everlearn.optim.registry import optimizers\noptimizers.add('adam', torch.optim.Rprop)\n"
+    )
+    result = everlearn("train", "tiny.yaml", "--import", "own_clash")
+    assert result.exit_code == 2
+    assert "The optimizer 'adam' is another class" in result.stderr
+    assert "This happened while everlearn imported the plug-in 'own_clash' (--import)." in result.stderr
+
+
+def test_verbose_logs_information() -> None:
+    result = everlearn("train", "tiny.yaml", "--set", "gama=1", "-v")
+    assert "Traceback" in result.stderr
