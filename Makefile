@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 CLEAN_INSTALL := build/wheel-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all test-sb3 test-zoo check bench docs behaviours mutation clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(STAMP) ## train a small agent and show what it learned
 	$(BIN)/everlearn train examples/halfcheetah_demo.yaml --out runs/demo --overwrite
@@ -22,6 +22,12 @@ test: $(STAMP) ## run the fast tests
 
 test-all: $(STAMP) ## run the slow tests too
 	$(PY) -m pytest -n 2 -m ""
+
+test-sb3: $(STAMP) ## run Stable-Baselines3's own tests on everlearn's classes
+	$(PY) -m compatibility sb3
+
+test-zoo: $(STAMP) ## train and enjoy everlearn's classes with rl_zoo3's commands
+	$(PY) -m compatibility zoo
 
 check: $(STAMP) ## format, lint, types, import contracts, and the wheel in a clean place
 	$(BIN)/ruff format --check .
@@ -38,8 +44,20 @@ check: $(STAMP) ## format, lint, types, import contracts, and the wheel in a cle
 bench: $(STAMP) ## measure speed and learning
 	$(PY) -m benchmarks
 
+docs: $(STAMP) ## build the site: docs/_build/html/index.html
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	rm -rf docs/_build
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
+behaviours: $(STAMP) ## write docs/behaviours.md: every law and its tests
+	$(PY) -m tools.behaviours
+
+mutation: $(STAMP) ## put small faults into the formulae; each has to fail a test (half an hour)
+	$(PY) -m tools.mutation
+
 clean: ## remove what was built and cached; .venv and runs stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
