@@ -228,7 +228,7 @@ class PersistentLearner(TunableLearner):
         """Observations as the policy was trained to see them; as they are if it was trained on plain ones.
 
         Args:
-            observations: As the environment gives them, an array (..., *shape) or a dictionary of such.
+            observations: As the environment gives them, an array ``(..., *shape)`` or a dictionary of such.
         """
         state = self.normaliser_state
         return observations if state is None else normalised(observations, state)
