@@ -73,6 +73,12 @@ def test_equal_advantages_become_zero_and_not_nan() -> None:
     assert normalize_advantages(torch.full((4,), 7.0)).tolist() == [0.0] * 4
 
 
+def test_advantages_of_the_size_of_the_floor_shrink() -> None:
+    """Their standard deviation, sqrt 2 * 1e-8, is not trusted alone."""
+    expected = 1 / (math.sqrt(2) + 1)
+    assert normalize_advantages(torch.tensor([1e-8, -1e-8])).tolist() == pytest.approx([expected, -expected], rel=1e-4)
+
+
 def test_b40_a_single_advantage_stays_as_it_is() -> None:
     """B40: one number has no standard deviation."""
     assert normalize_advantages(torch.tensor([5.0])).tolist() == [5.0]

@@ -54,3 +54,15 @@ def test_a_traced_clip_equals_an_eager_one_on_other_data():
 
 def test_without_gradients_the_norm_is_zero():
     assert clip_by_global_norm_([], 0.5).item() == 0.0
+
+
+def test_a_single_gradient_is_clipped_by_its_own_norm():
+    (gradient,) = alone = [torch.tensor([3.0, 4.0])]
+    assert clip_by_global_norm_(alone, 0.5).item() == 5.0
+    assert gradient.tolist() == pytest.approx([0.3, 0.4], rel=1e-5)
+
+
+def test_gradients_on_several_devices_have_one_norm_which_goes_to_each():
+    """The device without memory stands for a second one: all goes well until its norm is asked for on the first."""
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        clip_by_global_norm_([torch.ones(2, device="meta"), torch.ones(2)], 0.5)

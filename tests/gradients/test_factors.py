@@ -86,16 +86,34 @@ def test_relative_factors_are_one_where_nothing_has_signal():
 
 
 def test_a_tensor_without_gradients_takes_no_part_in_the_reference():
+    # shares 0.5 and 0.25: relative to their mean 4/3 and 2/3
     found = relative_factors(
-        tensor(1.0, 0.0, 1.0), tensor(1.0, 0.0, 1.0), 0 * ONES, tensor(1.0, 9.0, 1.0), 0.5, 0.1, 1e-8
+        tensor(1.0, 0.0, 3.0), tensor(1.0, 0.0, 1.0), 0 * ONES, tensor(1.0, 9.0, 1.0), 1.0, 0.1, 1e-8
     )
-    assert found.tolist() == [1.0, 1.0, 1.0]
+    assert found.tolist() == pytest.approx([4 / 3, 1.0, 2 / 3], rel=1e-12)
 
 
 def test_a_tensor_without_visible_signal_counts_as_just_visible():
     # shares 0.2 (from the resolution 0.25) and 0.8: relative to their mean 0.4 and 1.6
     found = relative_factors(tensor(1.0, 1.0), tensor(-3.0, 4.0), tensor(0.25, 0.25), tensor(1.0, 1.0), 1.0, 0.1, 1e-8)
     assert found.tolist() == pytest.approx([0.4, 1.6], rel=1e-12)
+
+
+def test_a_group_shares_what_it_cannot_resolve():
+    # shares 0.2 (from the resolution 0.5 of a noise of 2) twice and 0.8: their mean is 0.4
+    found = scaling_factors(
+        ONES,
+        tensor(-3.0, -3.0, 4.0),
+        0.25 * ONES,
+        ONES.bool(),
+        ONES,
+        rule=relative_factors,
+        same_scope=scope_matrix("group", (0, 0, 1), like=ONES),
+        alpha=1.0,
+        min_scale=0.1,
+        tiny=1e-8,
+    )
+    assert found.tolist() == pytest.approx([0.5, 0.5, 2.0], rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", FACTOR_RULES)

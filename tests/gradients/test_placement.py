@@ -1,4 +1,5 @@
 import copy
+import gc
 from typing import Literal
 
 import pytest
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from everlearn.core.errors import ArgumentError
 from everlearn.gradients import VarianceGradientScaler
-from everlearn.gradients.placement import LINEAR_OPTIMIZERS, OnStep
+from everlearn.gradients.placement import LINEAR_OPTIMIZERS, OnGradient, OnStep, placement_for, require_holds
+from everlearn.optim import UPGDW, AdaptiveUPGD
 from tests.gradients.feeding import feed, give, parameters_of, random_steps
 
 FOREIGN_ADAPTIVE = [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad]
@@ -256,12 +258,21 @@ def test_a_detached_scaler_multiplies_gradients_again():
     assert parameters[0].item() == pytest.approx(-1.0, rel=1e-6)
 
 
-def test_b20_with_adamw_a_noisy_layer_moves_less_and_a_quiet_one_exactly_as_before():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: torch.optim.Adam(params, lr=1e-2),
+        lambda params: torch.optim.AdamW(params, lr=1e-2),
+        lambda params: AdaptiveUPGD(params, lr=1e-2, sigma=0.0, scope="tensor"),
+        lambda params: UPGDW(params, lr=1e-2, sigma=0.0, scope="tensor"),
+    ],
+)
+def test_b20_with_an_adaptive_optimizer_a_noisy_layer_moves_less_and_a_quiet_one_exactly_as_before(make):
     steps = [[noise, 0.1 * torch.ones(16)] for (noise,) in random_steps(150, (8, 16), mean=0.2)]
     travelled = {}
     for with_scaler in (False, True):
         parameters = parameters_of((8, 16), (16,))
-        optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+        optimizer = make(parameters)
         scaler = VarianceGradientScaler(parameters, warmup_steps=20) if with_scaler else None
         if scaler is not None:
             scaler.attach(optimizer)
@@ -273,3 +284,37 @@ def test_b20_with_adamw_a_noisy_layer_moves_less_and_a_quiet_one_exactly_as_befo
         travelled[with_scaler] = distance.item(), parameters[1].detach()
     assert torch.equal(travelled[True][1], travelled[False][1])
     assert travelled[True][0] < 0.6 * travelled[False][0]
+
+
+@pytest.mark.parametrize("make", [lambda p: OnGradient(), lambda p: OnStep(torch.optim.Adam(p))])
+def test_every_parameter_needs_its_factor(make):
+    parameters = parameters_of((2,), (3,))
+    with pytest.raises(ValueError, match="shorter"):
+        make(parameters).apply(parameters, torch.ones(1))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, AdaptiveUPGD])
+def test_a_placement_knows_its_optimizer(kind):
+    optimizer = kind(parameters_of((2,)), lr=0.1)
+    assert placement_for(optimizer).optimizer is optimizer
+
+
+def test_an_error_names_five_missing_parameters_at_most():
+    missing = {f"layer{index}": parameter for index, parameter in enumerate(parameters_of(*[(1,)] * 9))}
+    with pytest.raises(ArgumentError, match=r"\['layer0', 'layer1', 'layer2', 'layer3', 'layer4'\]"):
+        require_holds(torch.optim.SGD(parameters_of((1,)), lr=0.1), missing)
+
+
+def test_after_a_step_no_copy_of_the_parameters_is_kept():
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is Tensor for thing in gc.get_objects())
+
+    parameters = parameters_of((2,), (3,))
+    optimizer = torch.optim.Adam(parameters)
+    placement, counts = OnStep(optimizer), []
+    for factor in (1.0, 0.5, 1.0):
+        placement.apply(parameters, torch.full((2,), factor))
+        one_update(None, optimizer, [torch.ones(2), torch.ones(3)])
+        counts.append(alive())
+    assert counts == [counts[0]] * 3

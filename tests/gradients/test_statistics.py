@@ -123,6 +123,7 @@ def test_the_largest_norm_keeps_the_statistics_finite():
     noise, _ = statistics.noise_and_signal()
     assert 0 < noise < float("inf")
     assert torch.tensor(1.99 * largest_norm(torch.float32)).square().isfinite()
+    assert torch.tensor(2.01 * largest_norm(torch.float32)).square().isinf(), "it is the largest"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,17 @@ def test_a_running_average_of_a_constant_is_that_constant_from_the_first_step():
     assert 0 < average.item() < 3.5 / 2 + weight.item()
 
 
+def test_a_running_average_follows_the_weights_of_its_observations():
+    averages, weight = [torch.zeros(()), torch.zeros(2)], torch.zeros(())
+    move_averages_(averages, weight, [torch.tensor(1.0), torch.tensor([1.0, 4.0])], 0.5)
+    move_averages_(averages, weight, [torch.tensor(4.0), torch.tensor([1.0, 1.0])], 0.5)
+    assert weight.item() == 0.75
+    assert averages[0].item() == pytest.approx(3.0), "two thirds of the newer, a third of the older"
+    assert averages[1].tolist() == pytest.approx([1.0, 2.0])
+    with pytest.raises(ValueError, match="shorter"):
+        move_averages_(averages, weight, [torch.tensor(1.0)], 0.5)
+
+
 def one_step(mean: Tensor, ss: Tensor, c: Tensor, q: Tensor, gradient: Tensor, beta: Tensor) -> Tensor:
     advance_weights_(c, q, beta)
     observe_(mean, ss, gradient, (1 - beta) / c[0], 1 - beta, beta)
@@ -220,4 +232,9 @@ def test_pure_noise_feigns_the_unresolved_signal_on_average():
 
 
 def test_nothing_is_unresolved_before_the_first_gradient():
-    assert unresolved_signal(torch.zeros(2), torch.zeros(2), torch.zeros(2)).tolist() == [0.0, 0.0]
+    assert unresolved_signal(torch.tensor([0.0, 8.0]), torch.zeros(2), torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_the_unresolved_signal_is_the_noise_times_the_share_that_a_mean_keeps_of_it():
+    found = unresolved_signal(torch.tensor([8.0, 8.0]), torch.tensor([0.5, 2.0]), torch.tensor([0.25, 1.0]))
+    assert found.tolist() == [8.0, 2.0]

@@ -281,6 +281,7 @@ def test_b17_a_gradient_that_vanishes_for_good_ends_with_finite_statistics():
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e6, 1e17])
 def test_b38_extreme_gradients_keep_statistics_and_factors_finite(scale):
+    """B17: also of extreme variance."""
     scaler = VarianceGradientScaler(parameters_of((4,), (3, 3)), warmup_steps=0)
     returned = feed(scaler, random_steps(50, (4,), (3, 3), noise=scale))
     assert scaler.step_count == 50
@@ -289,6 +290,7 @@ def test_b38_extreme_gradients_keep_statistics_and_factors_finite(scale):
 
 
 def test_b38_one_outlier_is_remembered_no_longer_than_beta_says():
+    """B17."""
     scaler = VarianceGradientScaler(parameters_of((4,)), warmup_steps=0, beta=0.9)
     returned = feed(scaler, [[torch.ones(4)]] * 50 + [[torch.full((4,), 1e3)]] + [[torch.ones(4)]] * 300)
     assert returned[50] == 1.0

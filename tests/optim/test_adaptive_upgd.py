@@ -41,7 +41,7 @@ def test_without_gate_and_noise_it_is_adamw_bit_for_bit():
 
 
 def test_a_useless_weight_beside_useful_ones_takes_the_step_of_adamw_bit_for_bit():
-    """Its utility is zero because it is put back to zero before every step; the others' utilities are not."""
+    """B10: its utility is zero because it is put back to zero before every step; the others' utilities are not."""
     adaptive = AdaptiveUPGD(random_parameters((5, 3), (4, 4)), sigma=0.0, **ADAM)
     adamw = torch.optim.AdamW(random_parameters((5, 3), (4, 4)), foreach=False, **ADAM)
     for seed in range(200):

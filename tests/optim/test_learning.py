@@ -47,10 +47,13 @@ def test_b15_two_hundred_steps_with_much_noise_stay_finite(kind, adaptive_noise)
     assert all_finite(optimizer)
 
 
-def test_b15_five_thousand_steps_of_training_stay_finite():
+@pytest.mark.parametrize(
+    "kind", [AdaptiveUPGD, pytest.param(UPGD, marks=pytest.mark.slow), pytest.param(UPGDW, marks=pytest.mark.slow)]
+)
+def test_b15_five_thousand_steps_of_training_stay_finite(kind):
     """B15: also where nothing is left to learn and utilities fade."""
     task = Regression(batch=8)
-    optimizer = AdaptiveUPGD(task.network.parameters(), lr=0.03, adaptive_noise=True, noise="table")
+    optimizer = kind(task.network.parameters(), lr=0.03, adaptive_noise=True, noise="table")
     assert task.learn(optimizer, 5_000) < 0.05
     assert all_finite(optimizer)
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
+from everlearn.optim.block import Block
+from everlearn.optim.rules import largest_utilities_per_parameter, largest_utility, neutral_where_useless
 from everlearn.optim.scopes import SCOPES
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.testing.optimizers import held, take_step
@@ -32,9 +34,23 @@ def test_the_paper_halves_every_step(kind):
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_without_a_positive_utility_nothing_is_gated(kind):
-    """A negative maximum must not turn the gate around, nor a maximum of zero divide."""
+    """B10: a negative maximum must not turn the gate around, nor a maximum of zero divide."""
     for utilities in ([-4.0, -1.0, -0.1], [0.0, 0.0, 0.0], [-1.0, 0.0, -2.0]):
         assert multipliers(kind, utilities).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+
+
+def test_b10_a_maximum_that_is_not_positive_finite_and_normal_is_neutral():
+    """B10: the smallest normal number included; beyond it the reciprocal would overflow."""
+    tiny = torch.finfo(torch.float32).tiny
+    found = neutral_where_useless(torch.tensor([2.0, 1.5 * tiny, tiny, 0.0, -1.0, torch.nan]))
+    assert found.tolist() == [2.0, 1.5 * tiny, torch.inf, torch.inf, torch.inf, torch.inf]
+
+
+def test_the_largest_utility_is_corrected_unless_asked_otherwise():
+    utilities = {"avg_utility": torch.tensor([1.0, -4.0])}
+    block = Block(torch.zeros(2), torch.zeros(2), utilities, {"avg_utility": 0.25})
+    assert largest_utility(block).item() == largest_utilities_per_parameter(block).item() == 4.0
+    assert largest_utility(block, corrected=False).item() == 1.0
 
 
 @pytest.mark.parametrize("kind", FAMILY)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
+from everlearn.optim.block import Block
+from everlearn.optim.scopes import scope_etas
 from everlearn.testing.optimizers import held, take_step
 from tests.optim.gating import UNIT_STEP, at_zero, taken
 
@@ -90,3 +92,22 @@ def test_a_gate_that_is_switched_on_late_begins_afresh(kind):
     held(optimizer)[0].detach().copy_(torch.tensor([4.0, 2.0]))
     take_step(optimizer, [-torch.ones(2)])
     assert optimizer.diagnostics()["eta"].item() == pytest.approx(4.0)
+
+
+def block_on(device: str) -> tuple[Block, dict[str, Any]]:
+    weights = torch.zeros(2, device=device)
+    return Block(weights, weights, {"avg_utility": weights}, {"avg_utility": 1.0}), UPGD([weights]).param_groups[0]
+
+
+def test_blocks_on_several_devices_share_one_maximum_which_each_has_on_its_own():
+    """The device without memory stands for a second one: what moves onto it is seen, though not its value."""
+    maxima = [[torch.tensor(3.0, device="meta")], [torch.tensor(5.0)]]
+    etas = scope_etas([block_on("meta"), block_on("meta")], maxima)
+    assert [eta.device.type for eta in etas] == ["meta", "meta"]
+    (eta,) = scope_etas([block_on("meta")], [[torch.tensor(5.0)]])
+    assert eta.device.type == "meta"
+
+
+def test_every_block_needs_its_maxima():
+    with pytest.raises(ValueError, match="shorter"):
+        scope_etas([block_on("cpu"), block_on("cpu")], [[torch.tensor(1.0)]])

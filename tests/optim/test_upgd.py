@@ -47,7 +47,7 @@ def test_without_gate_and_noise_it_is_sgd_with_decoupled_decay_bit_for_bit():
 
 
 def test_a_useless_weight_beside_useful_ones_takes_the_step_of_sgd_bit_for_bit():
-    """Its utility is zero because it is put back to zero before every step; the others' utilities are not."""
+    """B10: its utility is zero because it is put back to zero before every step; the others' utilities are not."""
     upgd = UPGD(random_parameters((5, 3), (4, 4)), lr=0.01, weight_decay=0.1, sigma=0.0)
     sgd = torch.optim.SGD(random_parameters((5, 3), (4, 4)), lr=0.01, foreach=False)
     for seed in range(200):

@@ -57,6 +57,16 @@ def test_symlog_atoms_lie_closer_near_zero() -> None:
     assert atoms.tolist() == pytest.approx([-end, 1 - math.e, 0.0, math.e - 1, end])
 
 
+def test_the_defaults_are_those_of_c51_on_ten_units() -> None:
+    head = CategoricalHead(n_atoms=51, v_min=-5.0, v_max=5.0, target="two_hot", bins="linear", sigma_ratio=0.75)
+    assert CategoricalHead() == head
+
+
+def test_two_atoms_are_enough() -> None:
+    head = CategoricalHead(n_atoms=2, v_min=0.0, v_max=4.0)
+    assert head.targets(torch.tensor([1.0])).tolist() == [[0.75, 0.25]]
+
+
 def test_the_loss_is_the_cross_entropy_to_the_two_neighbours() -> None:
     head = CategoricalHead(3, 0.0, 2.0)
     loss = certain(head, 0.5, 0.25, 0.25).loss(torch.tensor([0.25]))

@@ -75,8 +75,13 @@ def test_cvar_refuses_a_tail_thinner_than_one_quantile() -> None:
         distribution.cvar(0.09)
 
 
+def test_by_default_there_are_32_quantiles_and_the_threshold_is_one_unit() -> None:
+    head = QuantileHead()
+    assert (head.n_outputs, head.distribution(torch.zeros(1, 32)).kappa) == (32, 1.0)
+
+
 def test_spread_is_the_standard_deviation_of_the_quantiles() -> None:
-    assert QuantileDistribution(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), 1.0).spread.tolist() == [1.0, 0.0]
+    assert QuantileDistribution(torch.tensor([[1.0, 5.0], [2.0, 2.0]]), 1.0).spread.tolist() == [2.0, 0.0]
 
 
 def test_samples_teach_the_quantiles_of_their_distribution() -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,6 +106,7 @@ def test_one_critic_agrees_with_itself_without_a_warning() -> None:
     ("spec", "message"),
     [
         ({"kind": "lcb", "c": -1.0}, "c=-1"),
+        ({"kind": "lcb", "c": math.inf}, "c=inf"),
         ({"kind": "truncated", "fraction": 1.0}, "fraction"),
         ({"kind": "truncated", "fraction": -0.1}, "fraction"),
     ],

@@ -24,6 +24,14 @@ def test_a_new_scale_is_the_identity() -> None:
     assert torch.equal(scale.denormalize(returns), returns)
 
 
+def test_the_unit_is_subtracted_and_divided_out_and_put_back() -> None:
+    scale = ReturnScale()
+    scale.mean.fill_(10.0)
+    scale.std.fill_(4.0)
+    assert scale.normalize(torch.tensor([10.0, 18.0, -2.0])).tolist() == [0.0, 2.0, -3.0]
+    assert scale.denormalize(torch.tensor([0.0, 2.0, -3.0])).tolist() == [10.0, 18.0, -2.0]
+
+
 def test_one_rollout_gives_its_mean_and_standard_deviation() -> None:
     scale = scale_of([1.0, 3.0])
     assert scale.normalize(torch.tensor([0.0, 2.0, 4.0])).tolist() == [-2.0, 0.0, 2.0]
@@ -58,6 +66,7 @@ def test_constant_returns_have_the_unit_one(value: float) -> None:
 def test_a_spread_that_is_rounding_is_not_a_scale() -> None:
     assert scale_of([1e-8, -1e-8]).std.item() == 1.0
     assert scale_of([1e6 - 0.1, 1e6 + 0.1]).std.item() == 1.0
+    assert scale_of([-1e6 - 0.1, -1e6 + 0.1]).std.item() == 1.0
 
 
 def test_refreshing_without_an_observation_changes_nothing() -> None:
