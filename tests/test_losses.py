@@ -144,3 +144,15 @@ def test_the_divergence_of_certain_distributions_stays_finite(kl) -> None:
 def test_a_distribution_does_not_diverge_from_itself(kl) -> None:
     logits = 3 * torch.randn(5, 4)
     assert kl(logits, logits).tolist() == [0.0] * 5
+
+
+def test_a_masked_category_adds_nothing_to_the_divergence_or_its_gradient():
+    minus = -math.inf
+    old = torch.tensor([[0.0, 1.0, minus]])
+    new = torch.tensor([[0.5, 0.2, minus]], requires_grad=True)
+    divergence = kl_categorical(old, new)
+    divergence.sum().backward()
+    plain = kl_categorical(old[:, :2], new.detach()[:, :2])
+    assert torch.equal(divergence, plain)
+    assert torch.isfinite(new.grad).all()
+    assert kl_categorical(torch.zeros(1, 2), torch.tensor([[0.0, minus]])) == math.inf

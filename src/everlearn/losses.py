@@ -75,9 +75,13 @@ def kl_diagonal_gaussian(mean_old: Tensor, log_std_old: Tensor, mean_new: Tensor
 
 
 def kl_categorical(logits_old: Tensor, logits_new: Tensor) -> Tensor:
-    """KL(old || new) of categorical distributions, (batch,), from logits, (batch, categories)."""
+    """KL(old || new) of categorical distributions, (batch,), from logits, (batch, categories).
+
+    A category that was impossible (a logit of minus infinity, as masks of actions give) adds nothing.
+    """
     log_old, log_new = logits_old.log_softmax(-1), logits_new.log_softmax(-1)
-    return (log_old.exp() * (log_old - log_new)).sum(-1)
+    old = log_old.exp()
+    return (old * torch.where(old > 0, log_old - log_new, 0.0)).sum(-1)
 
 
 def kl_bernoulli(logits_old: Tensor, logits_new: Tensor) -> Tensor:

@@ -100,3 +100,22 @@ def test_a_snapshot_shares_nothing_and_keeps_kinds() -> None:
     assert copied["a"][0].tolist() == [1.0, 1.0]
     assert copied["a"][1] == (1, torch.zeros(1))
     assert copied["b"]["c"].tolist() == [1.0, 1.0]
+
+
+class Refusing(Counter):
+    """Takes over a state and then complains, as a module does whose parameters do not all fit."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        if state_dict["count"] == 13:
+            raise StateError("13 is not wanted")
+
+
+def test_a_part_that_does_not_fit_leaves_every_part_as_it_was():
+    journal = []
+    first, second = Counter("first", journal), Refusing("second", journal)
+    tree = StateTree({"first": Part(first, Role.LEARNED), "second": Part(second, Role.HYPER)})
+    first.count, second.count = 1, 2
+    with pytest.raises(StateError, match="13 is not wanted"):
+        tree.load_state_dict({"first": {"count": 5}, "second": {"count": 13}})
+    assert (first.count, second.count) == (1, 2)

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
+import torch
 
 from everlearn import PPO
 from everlearn.core.errors import ArgumentError, ConfigError, NonFiniteError
@@ -52,8 +53,7 @@ def test_the_last_good_state_comes_back_with_a_smaller_learning_rate() -> None:
     model = model_in(GOOD * 16 + BAD * 8 + GOOD * 100, divergence={"kind": "restore", "patience": 4, "factor": 0.25})
     with pytest.warns(UserWarning, match=r"4 updates in a row.* restored, and the learning rate is 0\.25 of"):
         model.learn(24)
-    reference = model_in(GOOD * 200).learn(16)
-    # the bad rollout has moved nothing but the generators; its updates were undone to the state after the second
+    reference = model_in(GOOD * 200).learn(8)  # the state before the last good rollout: what came of it led astray
     assert_identical({"p": learned(model)["parameters"]}, {"p": learned(reference)["parameters"]})
     assert_identical({"p": learned(model)["optimizer"]}, {"p": learned(reference)["optimizer"]})
     assert (model.divergence_guard.restores, model.divergence_guard.in_a_row, model.skipped_updates) == (1, 0, 4)
@@ -114,3 +114,59 @@ def test_defaults_and_names() -> None:
 def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(arguments))):
         Restore(**arguments)
+
+
+def test_a_state_is_good_once_a_rollout_after_it_had_no_skipped_update() -> None:
+    guard = DivergenceGuard(Restore(patience=2))
+
+    def rollout(state: str, *skipped: bool) -> None:
+        guard.keep(lambda: {"policy": state})
+        for each in skipped:
+            guard.count(skipped=each)
+
+    rollout("first", False)
+    rollout("second", False)
+    rollout("third, astray", True, True)
+    with pytest.warns(UserWarning, match="restored"):
+        assert guard.good_state(0) == {"policy": "second"}
+    rollout("second again", True, True)
+    with pytest.warns(UserWarning, match="restored"):
+        assert guard.good_state(0) == {"policy": "second"}
+
+
+def test_a_state_that_no_update_has_followed_is_not_good_yet() -> None:
+    guard = DivergenceGuard(Restore(patience=1))
+    guard.keep(lambda: {"policy": "first"})
+    guard.count(skipped=False)
+    for _ in range(2):  # the end of one learn() and the beginning of the next
+        guard.keep(lambda: {"policy": "second"})
+    guard.count(skipped=True)
+    with pytest.warns(UserWarning, match="restored"):
+        assert guard.good_state(0) == {"policy": "first"}
+
+
+def test_a_state_led_astray_by_finite_updates_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_in(GOOD * 200, divergence={"kind": "restore", "patience": 2}).learn(16)
+    train = model.train
+
+    def astray() -> None:
+        train()
+        with torch.no_grad():
+            model.policy.value_net.weight.fill_(1e30)
+        monkeypatch.setattr(model, "train", train)
+
+    monkeypatch.setattr(model, "train", astray)
+    with pytest.warns(UserWarning, match="restored") as warned:
+        model.learn(64, reset_num_timesteps=False)
+    assert len([each for each in warned if "restored" in str(each.message)]) == 1
+    assert model.policy.value_net.weight.abs().max() < 10
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in SB3's explained variance of such a reward
+@pytest.mark.parametrize("kind", ["pid", "adaptive_lr"])
+def test_a_rollout_without_an_update_says_nothing_to_the_control_of_the_divergence(kind: str) -> None:
+    model = model_in(BAD, divergence={"kind": "stop", "patience": 100}, kl_penalty=kind)
+    before = model.kl_controller.state_dict()
+    model.learn(24)
+    assert model.kl_controller.state_dict() == before
+    assert model.skipped_updates == 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from everlearn import PPO, DistributionalPPO
-from everlearn.core.errors import ArgumentError
+from everlearn.core.digest import digest
+from everlearn.core.errors import ArgumentError, OrderError
+from everlearn.optim.registry import optimizers
 from everlearn.ppo.hyperparameters import FIXED, HYPERPARAMETERS
 from everlearn.ppo.kl import DoublingPenalty
+from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.ppo.schedules import Cosine
 from tests.ppo.updates import assert_identical, learned, model_of
 from tests.ppo.worlds import world
@@ -193,6 +198,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("kl_penalty.kp", 1.0, "no such number"),
     ("n_critics", 3, "part of the architecture"),
     ("gama", 0.9, "Did you mean 'gamma'"),
+    ("normalize_advantage", "no", "neither True nor False"),
+    ("vgs_kwargs.enabled", 1, "neither True nor False"),
+    ("learning_rate", {"kind": "linear", "start": 1e-3, "end": -1e-3}, "learning_rate"),
+    ("clip_range", {"kind": "piecewise", "points": [[0.0, 0.2], [0.5, -0.2], [1.0, 0.2]]}, "clip_range"),
     ("value_head.kappa", 1.0, "part of the architecture"),
 ]
 
@@ -256,3 +265,116 @@ def test_numbers_of_numpy_and_tensors_of_one_number_are_numbers() -> None:
     model.set_hyperparameter("gamma", torch.tensor(0.5))
     assert (model.ent_coef, model.n_epochs, model.gamma) == (0.5, 3, 0.5)
     assert {type(value) for value in (model.ent_coef, model.n_epochs, model.gamma)} == {float, int}
+
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "upgd": {},
+    "upgdw": {"betas": (0.8, 0.9)},
+    "adaptive_upgd": {"betas": (0.8, 0.9)},
+    "adam": {},
+    "adamw": {"eps": 1e-6},
+    "sgd": {"momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize("optimizer", list(optimizers))
+def test_b29_every_option_of_every_optimizer_can_be_set_to_what_it_is_and_to_something_else(optimizer: str) -> None:
+    """B29, B8."""
+    model = model_of("pendulum", optimizer_class=optimizer, optimizer_kwargs=OPTIMIZERS[optimizer]).learn(32)
+    values = model.get_hyperparameters()
+    options = [name for name in values if name.startswith("optimizer_kwargs.")]
+    assert options
+    for name in options:
+        model.set_hyperparameter(name, values[name])
+    assert model.get_hyperparameters() == values
+    for name in options:
+        other = tuple(beta / 2 for beta in values[name]) if isinstance(values[name], tuple) else 0.5
+        model.set_hyperparameter(name, other)
+        assert model.get_hyperparameters()[name] == other
+    loaded = pickle.loads(pickle.dumps(model))
+    assert loaded.get_hyperparameters() == model.get_hyperparameters()
+    state = model.state_tree().state_dict()
+    loaded.state_tree().load_state_dict(state)
+    assert digest(loaded.state_tree().state_dict()) == digest(state)
+
+
+@pytest.mark.parametrize("place", ["argument", "policy_kwargs"])
+def test_b29_a_changed_option_survives_wherever_the_others_came_from(place: str) -> None:
+    """B29."""
+    given = {"eps": 1e-6}
+    arguments = {"optimizer_kwargs": given} if place == "argument" else {"policy_kwargs": {"optimizer_kwargs": given}}
+    model = model_of("pendulum", PPO, **arguments)
+    model.set_hyperparameter("optimizer_kwargs.weight_decay", 0.5)
+    values = pickle.loads(pickle.dumps(model)).get_hyperparameters()
+    assert (values["optimizer_kwargs.weight_decay"], values["optimizer_kwargs.eps"]) == (0.5, 1e-6)
+
+
+def test_b29_options_given_to_load_are_in_force(tmp_path: Any) -> None:
+    """B29."""
+    model = model_of("pendulum")
+    model.learning_rate = 0.25
+    model.save(tmp_path / "model")
+
+    def load(**arguments: Any) -> DistributionalPPO:
+        return DistributionalPPO.load(tmp_path / "model", device="cpu", **arguments)
+
+    values = load(optimizer_kwargs={"sigma": 0.5, "lr": 0.125}).get_hyperparameters()
+    assert (values["optimizer_kwargs.sigma"], values["learning_rate"]) == (0.5, 0.125)
+    values = load(vgs_kwargs={"min_scale": 0.5}, clip_range=0.5).get_hyperparameters()
+    assert (values["vgs_kwargs.min_scale"], values["clip_range"]) == (0.5, 0.5)
+
+
+def test_b8_the_rate_in_force_comes_through_a_state_and_stays(tmp_path: Any) -> None:
+    """B8, B9."""
+    model = model_of("pendulum", optimizer_kwargs={"lr": 1e-4})
+    state = model.state_tree().state_dict()
+    other = model_of("pendulum", learning_rate=0.5)
+    for each in (model, other):
+        each.state_tree().load_state_dict(state)
+        assert each.lr_schedule(1.0) == 1e-4
+        assert pickle.loads(pickle.dumps(each)).lr_schedule(1.0) == 1e-4
+
+
+def test_b8_what_was_changed_on_the_parts_themselves_is_saved() -> None:
+    """B8."""
+    model = model_of("pendulum", kl_penalty="pid")
+    model.variance_gradient_scaler.alpha = 0.75
+    model.kl_controller.target = 0.5
+    model.set_hyperparameter("vgs_kwargs.enabled", False)
+    loaded = pickle.loads(pickle.dumps(model))
+    assert (loaded.variance_gradient_scaler.alpha, loaded.variance_gradient_scaler.enabled) == (0.75, False)
+    assert loaded.kl_controller.target == 0.5
+
+
+def test_a_rate_that_is_assigned_after_a_restoration_is_meant_as_it_is() -> None:
+    model = model_of("pendulum")
+    model.divergence_guard.lr_factor = 0.25
+    model.learning_rate = 1e-3
+    model.learn(32)
+    assert model.logger.name_to_value["train/learning_rate"] == 1e-3
+
+
+def test_a_policy_with_groups_of_its_own_can_have_its_options_changed() -> None:
+    class TwoGroups(ActorCriticPolicy):
+        """Two groups of Adam."""
+
+        def _make_optimizer(self, lr: float) -> torch.optim.Optimizer:
+            named = list(self.parameters())
+            return torch.optim.Adam([{"params": named[:2]}, {"params": named[2:]}], lr=lr, eps=1e-5)
+
+    model = model_of("pendulum", PPO, TwoGroups)
+    model.set_hyperparameter("optimizer_kwargs.eps", 1e-3)
+    assert [group["eps"] for group in model.policy.optimizer.param_groups] == [1e-3, 1e-3]
+
+
+@pytest.mark.parametrize("name", ["gamma", "optimizer_kwargs.eps"])
+def test_before_the_model_is_built_there_is_nothing_to_change_by_name(name: str) -> None:
+    model = model_of(_init_setup_model=False)
+    for ask in (lambda: model.set_hyperparameter(name, 0.5), model.get_hyperparameters):
+        with pytest.raises(OrderError, match="not built yet"):
+            ask()
+
+
+def test_learning_without_an_environment_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(OrderError, match=r"set_env\(\), or load\(env=\.\.\.\)"):
+        copy.deepcopy(model_of()).learn(32)

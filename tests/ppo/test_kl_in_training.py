@@ -165,3 +165,20 @@ def test_a_policy_of_the_users_own_is_controlled_by_the_estimate() -> None:
     model = model_of("pendulum", PPO, ActorCriticPolicy, kl_penalty=True, learning_rate=1e-3)
     model.learn(64)
     assert math.isfinite(model.logger.name_to_value["kl/divergence"])
+
+
+def test_the_divergence_is_measured_in_evaluation_mode() -> None:
+    modes = []
+
+    class Watching(Recorder):
+        """Notes the mode of the policy that it is shown the divergence of."""
+
+        def _move(self, kl: float) -> None:
+            modes.append(model.policy.training)
+
+        def __deepcopy__(self, memo: Any) -> Recorder:
+            return self
+
+    model = model_of("pendulum", PPO, kl_penalty=Watching())
+    model.learn(64)
+    assert modes == [False, False]

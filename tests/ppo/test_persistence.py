@@ -370,3 +370,53 @@ def test_sb3s_evaluation_callback_works_with_a_normaliser_of_ours(restored: bool
     model.learn(64, callback=callback)
     assert np.array_equal(evaluation.obs_rms.mean, model.env.obs_rms.mean)
     assert callback.last_mean_reward < 0
+
+
+def test_resting_statistics_are_saved_with_the_settings_they_will_wake_with(normalised: PPO, tmp_path: Path) -> None:
+    normalised.save(tmp_path / "model")
+    resting = PPO.load(tmp_path / "model", env=world("pendulum"), device="cpu")
+    for again in (pickle.loads(pickle.dumps(resting)), through_a_file(resting, tmp_path)):
+        again.set_env(world("pendulum"))
+        again.learn(32)
+        assert (again.get_vec_normalize_env().training, again.get_vec_normalize_env().norm_reward) == (True, True)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_second_environment_is_wrapped_with_the_statistics_as_they_are(
+    learns: bool, normalised: PPO, tmp_path: Path
+) -> None:
+    normalised.save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model", env=world("pendulum"), device="cpu")
+    if learns:
+        loaded.learn(32)
+    before = digest(loaded.normaliser_state["obs_rms"])
+    loaded.set_env(world("pendulum"))
+    assert digest(loaded.get_vec_normalize_env().state_dict()["obs_rms"]) == before
+    loaded.learn(32)
+    assert (loaded.get_vec_normalize_env().training, loaded.get_vec_normalize_env().norm_reward) == (True, True)
+
+
+def test_an_environment_that_does_not_fit_the_statistics_is_refused_and_nothing_has_changed(
+    normalised: PPO, tmp_path: Path
+) -> None:
+    normalised.save(tmp_path / "model")
+    loaded = PPO.load(tmp_path / "model", device="cpu")
+    with pytest.raises(StateError, match="normaliser's state is for observations"):
+        loaded.set_env(VecNormalize(world("pendulum"), norm_obs=False))
+    assert loaded.env is None
+    loaded.set_env(world("pendulum"))
+    assert loaded.get_vec_normalize_env() is not None
+
+
+def test_a_normaliser_that_is_not_finite_is_not_saved(normalised: PPO, tmp_path: Path) -> None:
+    normalised.env.obs_rms.mean[0] = np.inf
+    with pytest.raises(NonFiniteError, match=r"'normaliser\.obs_rms\..*mean' is not finite"):
+        normalised.save(tmp_path / "model")
+
+
+def test_an_object_in_a_state_is_refused_when_it_is_saved_not_when_it_is_needed(tmp_path: Path) -> None:
+    model = model_of("pendulum", PPO)
+    model.policy.optimizer.param_groups[0]["note"] = range(3)
+    with pytest.raises(StateError, match=r"a range at 'param_groups\.0\.note', which is no plain data"):
+        model.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())

@@ -114,7 +114,7 @@ class StateTree:
         return {name: snapshot(part.stateful.state_dict()) for name, part in self._parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore every part.
+        """Restore every part, or none: where one does not fit, all are what they were.
 
         Raises:
             StateError: If ``state`` lacks a part or has one that the tree does not know.
@@ -127,5 +127,13 @@ class StateTree:
         if unknown:
             hint = suggestion(unknown[0], self._parts)
             raise StateError(f"The state has a part '{unknown[0]}' that has no place here.{hint}")
-        for name in sorted(self._parts, key=lambda name: self.role(name) is Role.RANDOM):
-            self._parts[name].stateful.load_state_dict(state[name])
+        order = sorted(self._parts, key=lambda name: self.role(name) is Role.RANDOM)
+        before, complete = self.state_dict(), False
+        try:
+            for name in order:
+                self._parts[name].stateful.load_state_dict(state[name])
+            complete = True
+        finally:
+            if not complete:
+                for name in order:
+                    self._parts[name].stateful.load_state_dict(before[name])

@@ -104,10 +104,13 @@ class DivergenceGuard:
         self.in_a_row = 0
         self.restores = 0
         self.lr_factor = 1.0
+        self._updates = 0
         self._good_state: dict[str, Any] | None = None
+        self._newest: tuple[dict[str, Any], int, int] | None = None  # a state, and the counts of updates at its time
 
     def count(self, *, skipped: bool) -> None:
         """Take note of one update."""
+        self._updates += 1
         self.skipped += skipped
         self.in_a_row = self.in_a_row + 1 if skipped else 0
 
@@ -117,9 +120,19 @@ class DivergenceGuard:
         return self.in_a_row >= self.control.patience
 
     def keep(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Copy the state as the last good one, if no update is being skipped and it may ever be asked for."""
-        if self.in_a_row == 0 and self.control.may_restore(self.restores):
-            self._good_state = snapshot(state())
+        """Copy the state between two rollouts, if it may ever be asked for.
+
+        It is a good one once a rollout after it had no skipped update; until the first such one, the first state is.
+        """
+        if not self.control.may_restore(self.restores):
+            return
+        if self._newest is not None:
+            kept, updates, skipped = self._newest
+            if self._updates == updates:
+                return
+            if self.skipped == skipped or self._good_state is None:
+                self._good_state = kept
+        self._newest = (snapshot(state()), self._updates, self.skipped)
 
     def good_state(self, env_step: int) -> dict[str, Any]:
         """The last good state, to go on from with a smaller learning rate.
@@ -134,7 +147,8 @@ class DivergenceGuard:
             f"{self.in_a_row} updates in a row, the last at env-step {env_step}, met a loss or gradient that is not "
             "finite"
         )
-        if self._good_state is None or not self.control.may_restore(self.restores):
+        good = self._good_state or (self._newest and self._newest[0])
+        if good is None or not self.control.may_restore(self.restores):
             tried = f" The last good state was restored {self.restores} times." if self.restores else ""
             raise NonFiniteError(
                 f"{problem}; the parameters are as they were before them.{tried} Lower learning_rate, or rescale the "
@@ -148,7 +162,7 @@ class DivergenceGuard:
             "schedule's from now on.",
             stacklevel=4,
         )
-        return snapshot(self._good_state)  # type: ignore[no-any-return]
+        return snapshot(good)  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, float]:
         """The counts and the factor; the state that was kept last is not part of it."""

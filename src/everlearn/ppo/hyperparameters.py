@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from everlearn.core.errors import ArgumentError, require_in_range
 from everlearn.ppo.construction import check_batch_size
-from everlearn.ppo.schedules import schedule_from
+from everlearn.ppo.schedules import schedule_data, schedule_from
 
 if TYPE_CHECKING:
     from everlearn.ppo.tuning import TunableLearner
@@ -80,6 +82,21 @@ class Hyperparameter:
 
 
 @dataclass(frozen=True)
+class Switch(Hyperparameter):
+    """True or False, and nothing that merely counts as one of them."""
+
+    def checked(self, name: str, value: Any) -> bool:
+        """The value as the model keeps it.
+
+        Raises:
+            ArgumentError: If it is neither.
+        """
+        if not isinstance(value, bool | np.bool_):
+            raise ArgumentError(f"{name}={value!r} is neither True nor False. Give one of these.")
+        return bool(value)
+
+
+@dataclass(frozen=True)
 class ScheduledHyperparameter(Hyperparameter):
     """A number or a schedule; the model keeps SB3's wrapper of it, or what was given.
 
@@ -93,7 +110,8 @@ class ScheduledHyperparameter(Hyperparameter):
         """The value as the model keeps it.
 
         Raises:
-            ArgumentError: If it is no schedule, or begins outside its range.
+            ArgumentError: If it is no schedule, or leaves its range: at any time where it is data, at the beginning
+                where it is a function.
         """
         if value is None and self.optional:
             return None
@@ -101,8 +119,10 @@ class ScheduledHyperparameter(Hyperparameter):
         assert self.range is not None
         if isinstance(value, float | int):
             self.range.check(name, value)
-        else:  # a schedule may start at 0
-            self.range._replace(open_low=False).check(f"{name}(1.0)", schedule(1.0))
+        else:  # a schedule may start or end at 0
+            within = self.range._replace(open_low=False)
+            for progress in TRIED_PROGRESS if schedule_data(schedule) is not None else (1.0,):
+                within.check(f"{name}({progress})", schedule(progress))
         return value if self.keeps_given else schedule
 
 
@@ -130,6 +150,7 @@ def _follow_gae_lambda(model: TunableLearner) -> None:
 
 def _follow_learning_rate(model: TunableLearner) -> None:
     model._learning_rate_was_set = True
+    model.divergence_guard.lr_factor = 1.0  # what the user sets now is meant as it is
     model._setup_lr_schedule()
 
 
@@ -166,7 +187,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "gae_lambda": Hyperparameter(Range(0, 1, open_high=False), follow=_follow_gae_lambda),
     "clip_range": ScheduledHyperparameter(Range(0, open_low=True)),
     "clip_range_vf": ValueClipRange(Range(0, open_low=True), optional=True),
-    "normalize_advantage": Hyperparameter(fits=_fits_sizes("normalize_advantage")),
+    "normalize_advantage": Switch(fits=_fits_sizes("normalize_advantage")),
     "ent_coef": Hyperparameter(Range()),
     "vf_coef": Hyperparameter(Range(0)),
     "max_grad_norm": Hyperparameter(Range(0, open_high=False)),
@@ -176,12 +197,14 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "vgs_warmup_steps": Hyperparameter(Range(0, whole=True), follow=_follow_scaler("warmup_steps")),
 }
 """By attribute of the model. Any of them may be assigned at any time and is in force from the next update on."""
+SCHEDULED = tuple(name for name, rule in HYPERPARAMETERS.items() if isinstance(rule, ScheduledHyperparameter))
+TRIED_PROGRESS = tuple(step / 200 for step in range(201))
 FIXED: dict[str, str] = {
     **dict.fromkeys(
         ("value_head", "n_critics", "critic_reduction", "normalize_returns", "optimizer_class", "divergence"),
         "Leave it",
     ),
-    "variance_gradient_scaling": "Switch it by model.variance_gradient_scaler.enabled",
+    "variance_gradient_scaling": 'Switch it by model.set_hyperparameter("vgs_kwargs.enabled", False)',
     **{
         part: f'Change one number by model.set_hyperparameter("{part}.NAME", value)'
         for part in ("optimizer_kwargs", "vgs_kwargs", "kl_penalty")

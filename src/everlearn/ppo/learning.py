@@ -12,6 +12,7 @@ import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 
+from everlearn.core.errors import OrderError
 from everlearn.core.metrics import RunningMeans
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
@@ -69,12 +70,13 @@ class RolloutLearner(RolloutCollector):
             reset_num_timesteps: Whether counters start at zero.
             progress_bar: Whether SB3's progress bar is shown.
         """
+        if self.env is None:
+            raise OrderError("The model has no environment to learn in. Give it one with set_env(), or load(env=...).")
         iteration = 0
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         callback.on_training_start(locals(), globals())
-        assert self.env is not None
         while self.num_timesteps < total_timesteps:
             self._clean_point()
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
@@ -125,7 +127,7 @@ class RolloutLearner(RolloutCollector):
                 break
         if self.divergence_guard.has_diverged:
             self._restore()
-        elif self.kl_controller is not None:
+        elif self.kl_controller is not None and means.series():  # some update was not skipped
             self._control_kl(self.kl_controller, rollout)
         self._record(means, epoch_kl, coefficients, rollout)
 

@@ -5,36 +5,33 @@ from __future__ import annotations
 import io
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecTransposeImage
 
 from everlearn.core.digest import digest
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.rng import GlobalGenerators
 from everlearn.core.stateful import Stateful, StateTree, snapshot
-from everlearn.environments.normaliser import Normaliser, NormaliserState, normalised
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
-from everlearn.ppo.state import learned_parts, state_tree
-from everlearn.ppo.tuning import TunableLearner
+from everlearn.ppo.normalising import NormalisedLearner
+from everlearn.ppo.options import OptimizerOptions
+from everlearn.ppo.state import HyperparameterState, is_opaque, learned_parts, state_tree
 
 SWITCHES = {"vgs_state": "variance_gradient_scaling", "kl_penalty_state": "kl_penalty"}
 """Parts that may be off, and the argument that switches them."""
 
 
-class PersistentLearner(TunableLearner):
+class PersistentLearner(NormalisedLearner):
     """A learner whose state can be taken out and put back, whole or in part."""
 
     switched_off: list[str]
     """Arguments that the user has set to False, whose parts' states are left out of what is loaded."""
     algorithm_name: str
     _saved_parts: dict[str, Any] | None = None
-    _saved_normaliser: dict[str, Any] | None = None
-    _normaliser_wakes: Callable[[], None] | None = None
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +115,8 @@ class PersistentLearner(TunableLearner):
 
     def _excluded_save_params(self) -> list[str]:
         parts = ["variance_gradient_scaler", "kl_controller", "divergence_guard", "_probe"]
-        return [*super()._excluded_save_params(), *parts, "_saved_normaliser", "_normaliser_wakes"]
+        rests = ["_saved_normaliser", "_own_normaliser", "_rewards_rest", "_warned_of_behaviour"]
+        return [*super()._excluded_save_params(), *parts, *rests]
 
     def save(
         self,
@@ -134,15 +132,17 @@ class PersistentLearner(TunableLearner):
             include: Attributes to save that are left out otherwise.
 
         Raises:
-            NonFiniteError: If a parameter is not finite; nothing is written.
+            NonFiniteError: If a parameter or a statistic is not finite; nothing is written.
+            StateError: If a part's state has an object in it, which no file could give back.
         """
-        parameters = self.get_parameters()
-        require_finite_state(parameters)
+        parameters, normaliser = self.get_parameters(), self.normaliser_state
+        require_finite_state({**parameters, "normaliser": normaliser})
         self.algorithm_name = type(self).__name__
         self._saved_parts = {
-            "normaliser": self.normaliser_state,
+            "normaliser": normaliser,
+            "hyperparameters": HyperparameterState(self).state_dict(),
             "divergence": self.divergence_guard.state_dict(),
-            "digests": {name: digest(state) for name, state in parameters.items()},
+            "digests": _digests(parameters),
         }
         try:
             super().save(path, exclude, include)
@@ -184,81 +184,56 @@ class PersistentLearner(TunableLearner):
             model: Self = super().load(path, env, device, custom_objects, print_system_info, force_reset, **arguments)
         finally:
             generators.load_state_dict(before)
-        model._take_over(model._saved_parts or {}, left_out={name for name in SWITCHES if SWITCHES[name] in off})
+        saved, model._saved_parts = model._saved_parts or {}, None
+        model._check_digests(saved.get("digests", {}), left_out={name for name in SWITCHES if SWITCHES[name] in off})
+        model._take_over(saved, kwargs)
         if model.env is not None:
             model.set_env(model.env, force_reset=False)
-        for name in kwargs.keys() & HYPERPARAMETERS.keys():
-            setattr(model, name, kwargs[name])
         return model
 
-    def _take_over(self, saved: Mapping[str, Any], left_out: set[str]) -> None:
-        """Check that what was restored is what was saved, and restore what SB3 does not know.
+    def _check_digests(self, digests: Mapping[str, str], left_out: set[str]) -> None:
+        """Compare what was restored with what was saved.
 
         Raises:
             StateError: If a digest differs.
         """
-        self._saved_parts = None
-        parameters = self.get_parameters()
-        for name, expected in saved.get("digests", {}).items():
-            if name not in left_out and digest(parameters[name]) != expected:
+        found = _digests(self.get_parameters())
+        for name, expected in digests.items():
+            if name not in left_out and found.get(name) != expected:
                 raise StateError(
                     f"'{name}' as restored is not what was saved: digests differ. The file is damaged, or the model "
                     "was built with other arguments; load it with those it was saved with."
                 )
+
+    def _take_over(self, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Restore what SB3 does not know, and put what was given to ``load`` in force over it."""
+        present = self.get_hyperparameters()  # without the options of parts that are off now
+        in_force = {
+            name: value
+            for name, value in saved.get("hyperparameters", {}).items()
+            if name in present and not (is_opaque(value) or name in given or name.partition(".")[0] in given)
+        }
+        HyperparameterState(self).load_state_dict(in_force)
         if "divergence" in saved:
             self.divergence_guard.load_state_dict(saved["divergence"])
         self._saved_normaliser = saved.get("normaliser")
+        options = dict(given.get("optimizer_kwargs") or {})
+        if "lr" in options:
+            self.learning_rate = options.pop("lr")
+        for option, value in options.items():
+            OptimizerOptions(self.policy).set(option, value)
+        for name in given.keys() & HYPERPARAMETERS.keys():
+            setattr(self, name, given[name])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle holds the model's file and nothing else: no environment, no logger."""
+        """A pickle, or a copy, holds the model's file and nothing else: no environment, no logger."""
         file = io.BytesIO()
         self.save(file)
         return _unpickled, (type(self), file.getvalue(), str(self.device))
 
-    # --- normaliser -----------------------------------------------------------------------------------------------
 
-    @property
-    def normaliser_state(self) -> dict[str, Any] | None:
-        """The statistics with which observations are normalised: the environment's, or the saved ones; None without."""
-        if self._vec_normalize_env is not None:
-            return NormaliserState(self._vec_normalize_env).state_dict()
-        return self._saved_normaliser
-
-    def normalize_obs(self, observations: Any) -> Any:
-        """Observations as the policy was trained to see them; as they are if it was trained on plain ones.
-
-        Args:
-            observations: As the environment gives them, an array ``(..., *shape)`` or a dictionary of such.
-        """
-        state = self.normaliser_state
-        return observations if state is None else normalised(observations, state)
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Train in another environment from now on; a loaded model brings its normaliser's statistics with it."""
-        super().set_env(env, force_reset)
-        state, self._saved_normaliser = self._saved_normaliser, None
-        if state is None:
-            return
-        if self._vec_normalize_env is not None:
-            NormaliserState(self._vec_normalize_env).load_state_dict(state)
-            return
-        inner = self.env.venv if isinstance(self.env, VecTransposeImage) else self.env
-        assert inner is not None
-        normaliser = Normaliser.from_state(inner, state)
-        self._normaliser_wakes = lambda: _wake(normaliser, state["settings"]["norm_reward"])
-        super().set_env(normaliser, force_reset)
-
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        if self._normaliser_wakes is not None:
-            self._normaliser_wakes()
-            self._normaliser_wakes = None
-        return super()._setup_learn(*args, **kwargs)
-
-
-def _wake(normaliser: Normaliser, norm_reward: bool) -> None:
-    """From evaluation to training: statistics follow again, rewards are normalised if they were."""
-    normaliser.training = True
-    normaliser.norm_reward = norm_reward
+def _digests(parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {name: digest(state) for name, state in parameters.items()}
 
 
 def _unpickled(kind: type[PersistentLearner], file: bytes, device: str) -> PersistentLearner:

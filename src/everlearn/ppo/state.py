@@ -19,7 +19,7 @@ from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.tuning import TunableLearner
 from everlearn.ppo.update import Minibatch
 
-PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining", "_learning_rate_was_set")
+PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
 OBSERVATIONS = ("_last_obs", "_last_episode_starts", "_last_original_obs")
 OUTSIDE = {
@@ -77,26 +77,39 @@ class HyperparameterState:
 
     def state_dict(self) -> dict[str, Any]:
         """Name to value; a schedule that is a function is ``{"opaque": its name}``."""
-        return {
-            name: {"opaque": getattr(value, "__name__", type(value).__name__)} if callable(value) else value
-            for name, value in self._model.get_hyperparameters().items()
-        }
+        values = self._model.get_hyperparameters()
+        return {name: {"opaque": _name_of(value)} if callable(value) else value for name, value in values.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
-        """Set every one; a schedule that was a function stays as the model was built, with a warning."""
-        for name, value in state_dict.items():
-            if isinstance(value, Mapping) and "opaque" in value:
+        """Set every one that differs; a schedule that was a function stays as the model was built, with a warning."""
+        present = self.state_dict()
+        different = {name: value for name, value in state_dict.items() if present.get(name, _NOTHING) != value}
+        for name, value in different.items():
+            if is_opaque(value):
                 warnings.warn(
                     f"The schedule of {name} was the function '{value['opaque']}', which is not part of a state; the "
                     "model keeps its own. Use a schedule with a kind, such as 'lin_3e-4'.",
                     stacklevel=2,
                 )
-            elif name in ("batch_size", "n_steps"):  # judged together, below
+            elif name in ("batch_size", "n_steps"):  # they are judged together, in the end
                 vars(self._model)[name] = value
             else:
                 self._model.set_hyperparameter(name, value)
-        for name in state_dict.keys() & {"batch_size", "n_steps"}:
-            setattr(self._model, name, vars(self._model)[name])
+        if different.keys() & {"batch_size", "n_steps"}:
+            self._model.batch_size = self._model.batch_size
+
+
+_NOTHING = object()
+
+
+def _name_of(schedule: Any) -> str:
+    function = getattr(schedule, "value_schedule", schedule)  # SB3's wrapper has none of its own
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def is_opaque(value: Any) -> bool:
+    """Whether a hyper-parameter's state stands for a function."""
+    return isinstance(value, Mapping) and "opaque" in value
 
 
 class EpisodeStatistics:
