@@ -378,3 +378,11 @@ def test_before_the_model_is_built_there_is_nothing_to_change_by_name(name: str)
 def test_learning_without_an_environment_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(OrderError, match=r"set_env\(\), or load\(env=\.\.\.\)"):
         copy.deepcopy(model_of()).learn(32)
+
+
+def test_b29_custom_objects_go_before_what_was_saved(tmp_path: Any) -> None:
+    """B29: SB3's way to load a file with other schedules."""
+    model_of("pendulum", PPO).save(tmp_path / "model")
+    custom = {"learning_rate": 0.5, "clip_range": lambda progress: 0.1}
+    loaded = PPO.load(tmp_path / "model", device="cpu", custom_objects=custom)
+    assert (loaded.lr_schedule(1.0), loaded.clip_range(0.5)) == (0.5, 0.1)

@@ -186,7 +186,7 @@ class PersistentLearner(NormalisedLearner):
             generators.load_state_dict(before)
         saved, model._saved_parts = model._saved_parts or {}, None
         model._check_digests(saved.get("digests", {}), left_out={name for name in SWITCHES if SWITCHES[name] in off})
-        model._take_over(saved, kwargs)
+        model._take_over(saved, kwargs, replaced={*kwargs, *(custom_objects or ())})
         if model.env is not None:
             model.set_env(model.env, force_reset=False)
         return model
@@ -205,13 +205,13 @@ class PersistentLearner(NormalisedLearner):
                     "was built with other arguments; load it with those it was saved with."
                 )
 
-    def _take_over(self, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Restore what SB3 does not know, and put what was given to ``load`` in force over it."""
+    def _take_over(self, saved: Mapping[str, Any], given: Mapping[str, Any], replaced: set[str]) -> None:
+        """Restore what SB3 does not know, but for what was ``replaced``, and put what was ``given`` in force over it."""
         present = self.get_hyperparameters()  # without the options of parts that are off now
         in_force = {
             name: value
             for name, value in saved.get("hyperparameters", {}).items()
-            if name in present and not (is_opaque(value) or name in given or name.partition(".")[0] in given)
+            if name in present and not (is_opaque(value) or {name, name.partition(".")[0]} & replaced)
         }
         HyperparameterState(self).load_state_dict(in_force)
         if "divergence" in saved:

@@ -34,7 +34,11 @@ OUTSIDE = {
 
 
 def state_tree(model: TunableLearner) -> StateTree:
-    """Every part of a model's state: what is learned, hyper-parameters, counters, records, generators."""
+    """Every part of a model's state: what is learned, hyper-parameters, counters, records, generators.
+
+    The simulators are not part of it: whoever restores the last observations also puts the environments back to where
+    they were, or resets them with ``learn(reset_num_timesteps=True)`` or ``set_env``.
+    """
     parts = {name: Part(part, Role.LEARNED) for name, part in learned_parts(model).items()}
     if model._vec_normalize_env is not None:
         parts["normaliser"] = Part(NormaliserState(model._vec_normalize_env), Role.LEARNED)
