@@ -206,7 +206,7 @@ class PersistentLearner(NormalisedLearner):
                 )
 
     def _take_over(self, saved: Mapping[str, Any], given: Mapping[str, Any], replaced: set[str]) -> None:
-        """Restore what SB3 does not know, but for what was ``replaced``, and put what was ``given`` in force over it."""
+        """Restore what SB3 does not know, but for what was ``replaced``, and put what was ``given`` in force."""
         present = self.get_hyperparameters()  # without the options of parts that are off now
         in_force = {
             name: value
