@@ -168,3 +168,91 @@ def test_an_error_in_a_plugin_made_on_purpose_keeps_the_plugins_name() -> None:
 def test_verbose_logs_information() -> None:
     result = everlearn("train", "tiny.yaml", "--set", "gama=1", "-v")
     assert "Traceback" in result.stderr
+
+
+RAISING = """\
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Raising(CartPoleEnv):
+    def step(self, action):
+        {statement}
+
+gymnasium.register("Raising-v0", Raising, disable_env_checker=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("raise EOFError('the feed has ended')", "EOFError: the feed has ended"),
+        ("raise BrokenPipeError(32, 'the feed has gone')", "BrokenPipeError: [Errno 32] the feed has gone"),
+        ("open('prices.csv')", "FileNotFoundError: [Errno 2] No such file or directory: 'prices.csv'"),
+    ],
+)
+def test_an_error_of_an_environment_keeps_its_traceback_and_says_where_the_agent_is(statement: str, error: str) -> None:
+    Path("own_raising.py").write_text(RAISING.format(statement=statement))
+    quick = ("--set", "logging.baseline_episodes=0", "--out", "run", "-q")
+    code, _, errors = finished("train", "tiny.yaml", "--import", "own_raising", "--env", "Raising-v0", *quick)
+    assert code == 1
+    assert 'own_raising.py", line 6, in step\n' in errors
+    assert error in errors
+    assert "The agent as it was then is saved in run/model.zip." in errors
+    assert "Aborted" not in errors
+
+
+def test_a_plugins_own_error_of_the_system_keeps_its_traceback() -> None:
+    Path("own_reading.py").write_text("open('prices.csv')\n")
+    code, _, errors = finished("train", "tiny.yaml", "--import", "own_reading")
+    assert code == 1
+    assert 'own_reading.py", line 1, in <module>\n' in errors
+    assert "This happened while everlearn imported the plug-in 'own_reading' (--import)." in errors
+
+
+def test_a_run_records_what_was_imported_and_its_printed_commands_are_true() -> None:
+    Path("own_recorded.py").write_text(PLUGIN.replace("Plugin-v0", "Recorded-v0"))
+
+    def forgotten() -> None:
+        del sys.modules["own_recorded"], gymnasium.registry["Recorded-v0"]
+
+    every = ("--set", "evaluation={every: 32, episodes: 2}")
+    result = everlearn("train", "tiny.yaml", "--import", "own_recorded", "--env", "Recorded-v0", "--out", "run", *every)
+    assert result.exit_code == 0, result.output
+    forgotten()
+    assert Run("run").config.plugins == ["own_recorded"]
+    refused = everlearn("evaluate", "run")
+    assert (refused.exit_code, "add --import own_recorded" in refused.stderr) == (2, True)
+    for printed in ("evaluate run --import own_recorded", "evaluate run/best_model.zip --import own_recorded"):
+        assert f"everlearn {printed}\n" in result.stdout
+        assert everlearn(*printed.split(), "--episodes", "1").exit_code == 0
+        forgotten()
+    again = everlearn("train", "run/config.yaml", "--out", "again", "-q")
+    assert again.exit_code == 0, again.output
+    assert Path("again/config.yaml").read_text() == Path("run/config.yaml").read_text()
+    forgotten()
+
+
+def test_what_config_show_prints_names_what_was_imported() -> None:
+    Path("own_shown.py").write_text(PLUGIN.replace("Plugin-v0", "Shown-v0"))
+    shown = everlearn("config", "show", "tiny.yaml", "--import", "own_shown", "--env", "Shown-v0")
+    assert "plugins:\n- own_shown\n" in shown.stdout
+    del sys.modules["own_shown"], gymnasium.registry["Shown-v0"]
+
+
+def test_a_damaged_model_is_one_message_and_exit_code_3() -> None:
+    assert everlearn("train", "tiny.yaml", "--out", "run", "-q").exit_code == 0
+    model = Path("run/model.zip")
+    content = bytearray(model.read_bytes())
+    content[content.index(b"policy.pth") + 3000] ^= 1
+    model.write_bytes(content)
+    result = everlearn("evaluate", "run")
+    assert result.exit_code == 3, result.output
+    assert "run/model.zip: it cannot be loaded, so it is damaged" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_non_finite_run_says_where_the_agent_is() -> None:
+    Path("own_poor.py").write_text(BROKEN_REWARD.replace("Broken-v0", "Poor-v0"))
+    result = everlearn("train", "tiny.yaml", "--import", "own_poor", "--env", "Poor-v0", "--out", "run", "-q")
+    assert result.exit_code == 4, result.output
+    assert "error: The agent as it was then is saved in run/model.zip." in result.stderr

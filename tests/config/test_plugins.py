@@ -43,6 +43,13 @@ def test_a_missing_module_names_where_it_was_asked_for() -> None:
         import_plugins(["nothing.inside"])
 
 
+@pytest.mark.parametrize("name", ["corridor.py", "parts/corridor.py"])
+def test_a_file_instead_of_a_module_is_told_the_name_of_the_module(here: Path, name: str) -> None:
+    (here / "corridor.py").write_text("")
+    with pytest.raises(ConfigError, match=r"Name the module and not its file: corridor\.$"):
+        import_plugins([name], "--import")
+
+
 def test_what_a_plugin_itself_misses_is_its_own_error(here: Path) -> None:
     (here / "needy_plugin.py").write_text("import nothing_at_all\n")
     with pytest.raises(ModuleNotFoundError, match="nothing_at_all") as error:

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig, assignment, dump, load
+from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig, assignment, dump, load, load_document
 from everlearn.core.errors import ConfigError
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
 
@@ -380,10 +380,20 @@ def test_evaluation_is_off_unless_asked_for() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "latin.yaml").write_bytes(b"env: {id: \xff}")
-    for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "latin.yaml"):
+    for path in (tmp_path / "missing.yaml", tmp_path):
         with pytest.raises(ConfigError, match=rf"^{path}: it cannot be read .*Give the path of a YAML file"):
             load(path)
+
+
+def test_a_file_in_another_encoding_names_the_line_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"env:\n  id: \xff\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml, line 2: byte 0xff is not UTF-8\. Save the file in .* UTF-8\."):
+        load(tmp_path / "latin.yaml")
+
+
+def test_plugins_from_outside_come_before_those_of_the_file_and_once(tmp_path: Path) -> None:
+    path = written(tmp_path, "env: {id: CartPole-v1}\nplugins: [a, b]\n")
+    assert load_document(path, None, ["c", "b"])[0].plugins == ["c", "b", "a"]
 
 
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:

@@ -80,3 +80,9 @@ def test_anything_else_is_refused_with_its_name(spec: Any) -> None:
 def test_a_mapping_that_makes_no_schedule_is_refused_and_says_why(spec: Any, complaint: str) -> None:
     with pytest.raises((ConfigError, ArgumentError), match=complaint):
         schedule_from(spec)
+
+
+def test_a_piecewise_schedule_is_exact_at_its_points() -> None:
+    schedule = Piecewise([(0.0, 0.0), (0.05, 3e-4), (1.0, 0.0)])
+    assert (schedule(1.0), schedule(0.0)) == (0.0, 0.0)
+    assert min(schedule(step / 200) for step in range(201)) == 0.0

@@ -68,4 +68,44 @@ def test_all_complaints_about_names_come_together() -> None:
     with pytest.raises(ConfigError) as refusal:
         check_names(tiny(**{"env.id": "Nothing-v0", "name": "PP0", "value_head": "men", "vgs_kwargs": {"foo": 1}}))
     paths = [line.partition(":")[0] for line in str(refusal.value).split("\n")]
-    assert paths == ["env.id", "algorithm.name", "algorithm.value_head"]
+    assert paths == ["env.id", "algorithm.name", "algorithm.value_head", "algorithm.vgs_kwargs.foo"]
+
+
+def test_no_complaint_of_a_section_hides_another() -> None:
+    wrong = {
+        "env.wrappers": ["ClipAktion", "ClipAction", "TimeLimitt"],
+        "name": "PP0",
+        "policy_kwargs.activation_fn": "rellu",
+        "learning_rate": "lin_1e-3",
+        "clip_range": {"kind": "cosin"},
+        "clip_range_vf": {"kind": "linnear"},
+        "value_head": "kwantile",
+        "critic_reduction": "men",
+        "kl_penalty": "pidd",
+        "divergence": "stopp",
+        "policy": "MlpPolicy",
+        "policy_kwargs.features_extractor_kwargs": {"foo": 1},
+        "optimizer_class": "adam",
+        "optimizer_kwargs": {"sigma": 1, "tau": 2},
+        "vgs_kwargs": {"foo": 1, "bar": 2},
+    }
+    with pytest.raises(ConfigError) as refusal:
+        check_names(tiny(**wrong))
+    paths = [line.partition(":")[0].removeprefix("algorithm.") for line in str(refusal.value).split("\n")]
+    assert paths == [
+        "env.wrappers.0",
+        "env.wrappers.2",
+        "name",
+        "policy_kwargs.activation_fn",
+        "clip_range",
+        "clip_range_vf",
+        "value_head",
+        "critic_reduction",
+        "kl_penalty",
+        "divergence",
+        "policy_kwargs.features_extractor_kwargs.foo",
+        "optimizer_kwargs.sigma",
+        "optimizer_kwargs.tau",
+        "vgs_kwargs.foo",
+        "vgs_kwargs.bar",
+    ]

@@ -20,7 +20,7 @@ def test_an_empty_directory_can_be_claimed_and_a_missing_one_is_made(tmp_path: P
 
 def test_a_directory_in_use_is_refused_without_overwrite(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(HEADER)
-    with pytest.raises(ConfigError, match=r"is not empty. Choose another directory, or add --overwrite"):
+    with pytest.raises(ConfigError, match=r"is not empty.*--overwrite \(in Python another out, or overwrite=True\)"):
         claim(tmp_path, overwrite=False)
     assert (tmp_path / "config.yaml").read_text() == HEADER
 
@@ -36,6 +36,8 @@ def test_overwriting_removes_the_runs_files_and_no_others(tmp_path: Path) -> Non
         "summary.json",
         "evaluations.csv",
         "best_model.zip",
+        "model.unfinished.zip",
+        "best_model.unfinished.zip",
         "tb/events.out.tfevents.1",
     ]
     foreign = ["notes.txt", "tb/notes.txt"]
@@ -47,11 +49,11 @@ def test_overwriting_removes_the_runs_files_and_no_others(tmp_path: Path) -> Non
     assert left == set(foreign)
 
 
-@pytest.mark.parametrize("config", [None, "env: {id: mine}\n"])
-def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path: Path, config: str | None) -> None:
+@pytest.mark.parametrize("config", [None, b"env: {id: mine}\n", b"\xff\xfe"])
+def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path: Path, config: bytes | None) -> None:
     (tmp_path / "model.zip").write_text("mine")
     if config is not None:
-        (tmp_path / "config.yaml").write_text(config)
+        (tmp_path / "config.yaml").write_bytes(config)
     with pytest.raises(ConfigError, match="holds other files and no run"):
         claim(tmp_path, overwrite=True)
     assert (tmp_path / "model.zip").read_text() == "mine"

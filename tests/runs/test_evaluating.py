@@ -8,7 +8,8 @@ from everlearn.core.errors import ConfigError, StateError
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
 from everlearn.runs import Run, evaluate_saved
-from everlearn.runs.evaluating import class_of, play, policy_of
+from everlearn.runs.evaluating import play, policy_of
+from everlearn.runs.model_files import class_of
 
 
 def test_a_saved_run_plays_as_it_did_when_training_ended(run: Run) -> None:

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from everlearn.config import load
-from everlearn.core.errors import ConfigError, NonFiniteError
+from everlearn.core.errors import ArgumentError, ConfigError, NonFiniteError
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs import Run, train
 from tests.environments.toys import Scripted
@@ -50,11 +50,36 @@ def test_a_configuration_error_makes_no_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"config": [1]}, {"callback": "x"}, {"plugins": "my_parts"}, {"callback": [lambda *_: True, 3]}]
+)
+def test_arguments_of_another_kind_are_refused_before_there_is_a_directory(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    name = next(iter(arguments))
+    with pytest.raises(ArgumentError, match=rf"^{name}=.*(Give a callback|give the path|give a list)"):
+        train(**{"config": tiny(), "out": tmp_path / "run", **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_callbacks_and_functions_may_come_together(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Noting(BaseCallback):
+        def _on_step(self) -> bool:
+            calls.append("object")
+            return True
+
+    train(tiny(), tmp_path / "run", callback=(Noting(), lambda *_: calls.append("function") or True))
+    assert calls[:2] == ["object", "function"]
+
+
 def test_a_non_finite_reward_stops_the_run_and_leaves_the_agent(tmp_path: Path) -> None:
     gymnasium.register("everlearn-tests/Broken-v0", Scripted, kwargs={"bad_reward_at": 20})
     config = tiny(**{"env.id": "everlearn-tests/Broken-v0", "logging.baseline_episodes": 0})
-    with pytest.raises(NonFiniteError, match="non-finite reward at its step 20"):
+    with pytest.raises(NonFiniteError, match="non-finite reward at its step 20") as error:
         train(config, tmp_path / "run")
+    assert error.value.__notes__ == [f"The agent as it was then is saved in {tmp_path / 'run' / 'model.zip'}."]
     assert PPO.load(tmp_path / "run" / "model.zip").num_timesteps == 38
     assert (tmp_path / "run" / "progress.jsonl").read_text().count("\n") == 2
     del gymnasium.registry["everlearn-tests/Broken-v0"]

@@ -42,10 +42,11 @@ def show(
 
         import_plugins(imports or [], "--import")
         example = _EXAMPLE if config is None and env is None and not _names_environment(settings) else None
-        text = decided_settings(config, overrides(settings, env__id=env or example))
+        text = decided_settings(config, overrides(settings, env__id=env or example), imports or [])
         if example:
             text = f"# No environment was named: {example} stands here as an example.\n{text}"
         _write(text, out)
+    _print_unless_written(text, out)
 
 
 @app.command()
@@ -63,7 +64,7 @@ def check(
         from everlearn.runs import decided_settings
 
         import_plugins(imports or [], "--import")
-        decided_settings(config, overrides(settings, env__id=env))
+        decided_settings(config, overrides(settings, env__id=env), imports or [])
     if as_json:
         print_json({"file": str(config), "valid": True})
     else:
@@ -80,7 +81,9 @@ def schema(out: Out = None, verbose: Verbose = False) -> None:
     with reported_errors(verbose):
         from everlearn.config import json_schema
 
-        _write(json.dumps(json_schema(), indent=2) + "\n", out)
+        text = json.dumps(json_schema(), indent=2) + "\n"
+        _write(text, out)
+    _print_unless_written(text, out)
 
 
 @contextmanager
@@ -100,7 +103,6 @@ def _names_environment(settings: list[str] | None) -> bool:
 
 def _write(text: str, out: Path | None) -> None:
     if out is None:
-        typer.echo(text, nl=False)
         return
     try:
         out.write_text(text, encoding="utf-8")
@@ -108,3 +110,9 @@ def _write(text: str, out: Path | None) -> None:
         raise ConfigError(
             f"--out {out}: it cannot be written ({error.strerror}). Name a file in another place."
         ) from error
+
+
+def _print_unless_written(text: str, out: Path | None) -> None:
+    """Outside of ``reported_errors``: a reader who has seen enough, as ``head``, is no failure."""
+    if out is None:
+        typer.echo(text, nl=False)

@@ -41,6 +41,8 @@ def print_json(result: dict[str, Any]) -> None:
 def reported_errors(verbose: bool) -> Iterator[None]:
     """Errors made on purpose become one message and an exit code; warnings become one line each.
 
+    All other errors, those of environments and plug-ins among them, keep their traceback.
+
     Args:
         verbose: Show informational logs, and the traceback of an error.
     """
@@ -50,17 +52,21 @@ def reported_errors(verbose: bool) -> Iterator[None]:
         warnings.showwarning = lambda message, *_: _complain(console, "warning", "yellow", str(message))
         try:
             yield
-        except (EverlearnError, OSError) as error:
+        except EverlearnError as error:
             if verbose:
                 traceback.print_exc()
             for message in "\n".join([str(error), *getattr(error, "__notes__", [])]).split("\n"):
                 _complain(console, "error", "bold red", message)
             raise typer.Exit(_exit_code(error)) from error
+        except (EOFError, BrokenPipeError) as error:
+            # The library of the command takes these for its own input and output and would end without a word.
+            traceback.print_exc()
+            raise typer.Exit(1) from error
 
 
 def _complain(console: Console, kind: str, style: str, message: str) -> None:
     console.print(Text.assemble((f"{kind}: ", style), Text.from_ansi(message)), soft_wrap=True)
 
 
-def _exit_code(error: Exception) -> int:
+def _exit_code(error: EverlearnError) -> int:
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)

@@ -49,12 +49,18 @@ def train(
         replaced = overrides(settings, env__id=env, total_timesteps=steps, seed=seed, runtime__device=device)
         with closing(display_for(Console(stderr=True), quiet)) as display:
             run = run_training(
-                config, out, settings=replaced, overwrite=overwrite, time_limit=time_limit, display=display
+                config,
+                out,
+                settings=replaced,
+                overwrite=overwrite,
+                plugins=imports or [],
+                time_limit=time_limit,
+                display=display,
             )
     summary = run.summary
     if as_json:
         print_json(summary.as_dict())
     else:
-        print_summary(Console(), summary)
+        print_summary(Console(), summary, run.config.plugins)
     if summary.stopped_by is not None and summary.stopped_by in signal.Signals.__members__:
         raise typer.Exit(_SIGNALLED + signal.Signals[summary.stopped_by])

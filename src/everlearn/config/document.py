@@ -90,8 +90,14 @@ def read(path: Path) -> Document:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
         text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: it cannot be read ({error}). Give the path of a YAML file.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: it cannot be read ({error.strerror or error}). Give the path of a YAML file."
+        ) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = f"byte {data[error.start]:#04x} is not UTF-8. Save the file in the encoding UTF-8."
+        raise _refusal(str(path), line, problem) from None
     if len(data) > _LARGEST:
         raise ConfigError(f"{path}: it has more than {_LARGEST:,} bytes. Give the path of a YAML file.")
     values, lines = parse(text, str(path))

@@ -81,9 +81,14 @@ def _import(name: str, where: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigError(
-            f"{where}: there is no module '{name}'. Run in its directory, or add that to PYTHONPATH."
-        ) from error
+        raise ConfigError(f"{where}: there is no module '{name}'. {_remedy(name)}") from error
+
+
+def _remedy(name: str) -> str:
+    """What to do about a name that no module has."""
+    if name.endswith(".py"):
+        return f"Name the module and not its file: {Path(name).stem}."
+    return "Run in its directory, or add that to PYTHONPATH."
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,20 @@ def load(source: Path | Mapping[str, Any] | None = None, overrides: Mapping[str,
 
 
 def load_document(
-    source: Path | Mapping[str, Any] | None, overrides: Mapping[str, Any] | None = None
+    source: Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
 ) -> tuple[RunConfig, Document]:
-    """As ``load``, and what was read, which knows the lines for errors that come to light later."""
+    """As ``load``, and what was read, which knows the lines for errors that come to light later.
+
+    Args:
+        source: As in ``load``.
+        overrides: As in ``load``.
+        plugins: Modules to put before those that the configuration names.
+
+    Raises:
+        ConfigError: As in ``load``.
+    """
     document, complaints = _in_sections(read(source) if isinstance(source, Path) else Document(source or {}))
     values: Any = document.values
     for key, value in (overrides or {}).items():
@@ -47,7 +58,8 @@ def load_document(
     values, missing = _with_environment(values)
     with document.blamed():
         config = _validated(values, complaints + missing)
-    return config, document
+    together = list(dict.fromkeys([*plugins, *config.plugins]))
+    return config.model_copy(update={"plugins": together}), document
 
 
 def _validated(values: Mapping[str, Any], complaints: list[str]) -> RunConfig:

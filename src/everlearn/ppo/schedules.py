@@ -91,7 +91,8 @@ class Piecewise:
         (before, value), *later = self.points
         for share, target in later:
             if passed <= share:
-                return value + (target - value) * max(passed - before, 0.0) / (share - before)
+                gone = max(passed - before, 0.0) / (share - before)
+                return value * (1 - gone) + target * gone  # exact at either end
             before, value = share, target
         return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,14 @@ def _evaluation_from(values: Mapping[str, Any] | None) -> Evaluation | None:
     return None if values is None else Evaluation(values.get("returns", []), values.get("lengths", []))
 
 
-def print_summary(console: Console, summary: Summary) -> None:
-    """Print what was learned, in figures and in a sentence, then where the files are."""
+def print_summary(console: Console, summary: Summary, plugins: Sequence[str] = ()) -> None:
+    """Print what was learned, in figures and in a sentence, then where the files are.
+
+    Args:
+        console: Where to print.
+        summary: What was learned.
+        plugins: Modules that have to be imported to evaluate the agent.
+    """
     learned = summary.verdict().startswith(("Learned", "Solved"))
     console.print(
         "",
@@ -139,7 +145,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         Text(summary.verdict(), style="bold green" if learned else "bold yellow"),
         "",
         f"[bold]{escape(str(summary.directory))}[/]",
-        *_files(summary),
+        *_files(summary, plugins),
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -169,13 +175,14 @@ def _figures(summary: Summary) -> list[str]:
     return [f"  {who:<16}[bold]{value:<16}[/][dim]{over}[/]" for who, value, over in rows]
 
 
-def _files(summary: Summary) -> list[str]:
+def _files(summary: Summary, plugins: Sequence[str]) -> list[str]:
     """One line per file: its name, and what to do with it."""
     directory = summary.directory
     best = directory / "best_model.zip"
+    imports = "".join(f" --import {name}" for name in plugins)
     rows = (
-        ("model.zip", f"the agent: everlearn evaluate {directory}"),
-        *([("best_model.zip", f"the best agent: everlearn evaluate {best}")] if summary.best else []),
+        ("model.zip", f"the agent: everlearn evaluate {directory}{imports}"),
+        *([("best_model.zip", f"the best agent: everlearn evaluate {best}{imports}")] if summary.best else []),
         ("learning_curve.png", "the return of every episode, in one picture"),
         ("episodes.csv", "the same as a table"),
         ("progress.csv, tb", f"every metric: tensorboard --logdir {directory}"),

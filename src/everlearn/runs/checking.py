@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from everlearn.config import AlgorithmConfig, RunConfig, RuntimeConfig
 from everlearn.core.errors import ConfigError
 from everlearn.core.registry import Registry, checked_arguments, validated
 from everlearn.environments.build import check_id
-from everlearn.environments.wrappers import check_wrappers
+from everlearn.environments.wrappers import wrappers
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.optim.registry import optimizers
 from everlearn.ppo.divergence import divergence_controls
@@ -20,6 +21,8 @@ from everlearn.ppo.kl import kl_controls
 from everlearn.ppo.schedules import schedules
 from everlearn.runs.names import activations, algorithms
 from everlearn.values import heads, reductions
+
+Check = Callable[[], object]
 
 _EXTRACTORS: dict[str, type[BaseFeaturesExtractor]] = {
     "MlpPolicy": FlattenExtractor,
@@ -38,51 +41,64 @@ def check_names(config: RunConfig) -> None:
         ConfigError: One line per complaint, each beginning with its dotted path.
     """
     complaints = []
-    for check in (_check_environment, _check_algorithm, _check_schedules, _check_parts, _check_mappings):
+    for check in _checks(config):
         try:
-            check(config)
+            check()
         except ConfigError as error:
             complaints.append(str(error))
     if complaints:
         raise ConfigError("\n".join(dict.fromkeys(complaints)))
 
 
-def _check_environment(config: RunConfig) -> None:
-    check_id(config.env.id)
-    check_wrappers(config.env.wrappers)
+def _checks(config: RunConfig) -> Iterator[Check]:
+    """Each refuses with ``ConfigError``, whatever the others say."""
+    yield partial(check_id, config.env.id)
+    for index, spec in enumerate(config.env.wrappers):
+        yield partial(wrappers.check, spec, f"env.wrappers.{index}")
+    given = config.algorithm
+    yield partial(algorithms.canonical, given.name, "algorithm.name")
+    if given.policy_kwargs.activation_fn is not None:
+        where = "algorithm.policy_kwargs.activation_fn"
+        yield partial(activations.canonical, given.policy_kwargs.activation_fn, where)
+    yield from _part_checks(given)
+    yield from _mapping_checks(given)
 
 
-def _check_algorithm(config: RunConfig) -> None:
-    algorithms.canonical(config.algorithm.name, "algorithm.name")
-    activation = config.algorithm.policy_kwargs.activation_fn
-    if activation is not None:
-        activations.canonical(activation, "algorithm.policy_kwargs.activation_fn")
-
-
-def _check_schedules(config: RunConfig) -> None:
+def _part_checks(given: AlgorithmConfig) -> Iterator[Check]:
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
-        spec = getattr(config.algorithm, name)
+        spec = getattr(given, name)
         if isinstance(spec, Mapping):
-            _try(schedules, spec, f"algorithm.{name}")
-
-
-def _check_parts(config: RunConfig) -> None:
-    given = config.algorithm
-    heads.check(given.value_head, "algorithm.value_head")
-    reductions.check(given.critic_reduction, "algorithm.critic_reduction")
-    for name, registry, spec in (
-        ("kl_penalty", kl_controls, given.kl_penalty),
-        ("divergence", divergence_controls, given.divergence),
-    ):
+            yield partial(_try, schedules, spec, f"algorithm.{name}")
+    yield partial(heads.check, given.value_head, "algorithm.value_head")
+    yield partial(reductions.check, given.critic_reduction, "algorithm.critic_reduction")
+    parts: dict[str, Registry[Any]] = {"kl_penalty": kl_controls, "divergence": divergence_controls}
+    for name, registry in parts.items():
+        spec = getattr(given, name)
         if isinstance(spec, str | Mapping):
-            _try(registry, spec, f"algorithm.{name}")
+            yield partial(_try, registry, spec, f"algorithm.{name}")
 
 
-def _check_mappings(config: RunConfig) -> None:
-    given = config.algorithm
-    algorithm = algorithms[algorithms.canonical(given.name, "algorithm.name")]
-    optimizer = given.optimizer_class or algorithm.defaults.optimizer_class
-    checked_mappings(given.model_copy(update={"optimizer_class": optimizer}), given.policy)
+def _mapping_checks(given: AlgorithmConfig) -> Iterator[Check]:
+    if given.policy is not None:
+        yield partial(_check_extractor, given, given.policy)
+    yield partial(_check_optimizer, given)
+    if given.vgs_kwargs is not None:
+        yield partial(_scaler_arguments, given.vgs_kwargs)
+
+
+def _check_extractor(given: AlgorithmConfig, policy: str) -> None:
+    arguments = given.policy_kwargs.features_extractor_kwargs or {}
+    where = "algorithm.policy_kwargs.features_extractor_kwargs"
+    checked_arguments(_EXTRACTORS[policy], arguments, where, supplied=["observation_space"])
+
+
+def _check_optimizer(given: AlgorithmConfig) -> None:
+    name = given.optimizer_class
+    if name is None:
+        algorithm = algorithms[algorithms.canonical(given.name, "algorithm.name")]
+        name = algorithm.defaults.optimizer_class
+    if name is not None:
+        _optimizer_arguments(name, given.optimizer_kwargs or {})
 
 
 def _try(registry: Registry[Any], spec: str | Mapping[str, Any], where: str) -> None:
@@ -105,17 +121,12 @@ def checked_mappings(config: AlgorithmConfig, policy: str | None) -> dict[str, A
         ConfigError: For an unknown name or argument, or a value that does not fit, with its path.
     """
     if policy is not None:
-        extractor = config.policy_kwargs.features_extractor_kwargs or {}
-        where = "algorithm.policy_kwargs.features_extractor_kwargs"
-        checked_arguments(_EXTRACTORS[policy], extractor, where, supplied=["observation_space"])
+        _check_extractor(config, policy)
     checked: dict[str, Any] = {}
     if config.optimizer_class is not None:
         checked["optimizer_kwargs"] = _optimizer_arguments(config.optimizer_class, config.optimizer_kwargs or {})
     if config.vgs_kwargs is not None:
-        where = "algorithm.vgs_kwargs"
-        checked["vgs_kwargs"] = checked_arguments(
-            VarianceGradientScaler, config.vgs_kwargs, where, supplied=_OTHER_VGS_ARGUMENTS
-        )
+        checked["vgs_kwargs"] = _scaler_arguments(config.vgs_kwargs)
     return checked
 
 
@@ -137,6 +148,11 @@ def check_device(device: str, where: str) -> None:
     index, count = torch.device(device).index or 0, torch.cuda.device_count()
     if index >= count:
         raise ConfigError(f"{where}: '{device}' was asked for and torch sees {count} GPUs, counted from cuda:0.")
+
+
+def _scaler_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    where = "algorithm.vgs_kwargs"
+    return checked_arguments(VarianceGradientScaler, given, where, supplied=_OTHER_VGS_ARGUMENTS)
 
 
 def _optimizer_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

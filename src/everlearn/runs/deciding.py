@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from everlearn.runs.building import build_agent, resolved
 from everlearn.runs.checking import check_names
 
 
-def decided_settings(config: Path | None, settings: Mapping[str, Any] | None = None) -> str:
+def decided_settings(
+    config: Path | None, settings: Mapping[str, Any] | None = None, plugins: Sequence[str] = ()
+) -> str:
     """Every setting with the value that training would use, as YAML; environment and agent are built on trial.
 
     A seed that training would draw stays open.
@@ -21,11 +23,12 @@ def decided_settings(config: Path | None, settings: Mapping[str, Any] | None = N
     Args:
         config: A YAML file; None starts from the defaults.
         settings: Dotted key to value, which replaces what the file says.
+        plugins: Modules to import, before those that the file names.
 
     Raises:
         ConfigError: With all complaints that can be made together, each with its line in the file.
     """
-    wanted, document = load_document(config, settings)
+    wanted, document = load_document(config, settings, plugins)
     with document.blamed():
         import_plugins(wanted.plugins)
         check_names(wanted)

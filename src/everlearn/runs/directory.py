@@ -8,6 +8,7 @@ from pathlib import Path
 
 from everlearn.config import HEADER
 from everlearn.core.errors import ConfigError
+from everlearn.runs.writing import unfinished, writing
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,18 @@ class RunDirectory:
         """The picture."""
         return self.path / "learning_curve.png"
 
+    def is_run(self) -> bool:
+        """Whether a run has left its configuration here."""
+        return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
+
     def owned(self) -> list[Path]:
         """The files that exist and are the run's own."""
         files = [
             self.config,
             self.model,
             self.best_model,
+            unfinished(self.model),
+            unfinished(self.best_model),
             self.summary,
             self.evaluations,
             self.progress_jsonl,
@@ -99,9 +106,10 @@ def claim(path: Path, *, overwrite: bool) -> RunDirectory:
     """
     directory = RunDirectory(path)
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"--out {path}: this is a file. Name a directory.")
-    if path.is_dir() and any(path.iterdir()):
-        _clear(directory, overwrite)
+        raise ConfigError(f"--out {path}: this is a file. Name a directory (out in Python).")
+    with writing(path):
+        if path.is_dir() and any(path.iterdir()):
+            _clear(directory, overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,16 +137,21 @@ def claim_next(parent: Path, name: str) -> RunDirectory:
 
 def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
-        f"--out {path}: the directory cannot be made ({error.strerror}). Name one in a place that you may write to."
+        f"--out {path}: the directory cannot be made ({error.strerror}). "
+        "Name one in a place that you may write to (out in Python)."
     )
 
 
 def _clear(directory: RunDirectory, overwrite: bool) -> None:
     if not overwrite:
-        raise ConfigError(f"--out {directory.path} is not empty. Choose another directory, or add --overwrite.")
-    if not (directory.config.is_file() and directory.config.read_text("utf-8").startswith(HEADER)):
         raise ConfigError(
-            f"--out {directory.path} holds other files and no run, so it is not overwritten. Choose another directory."
+            f"--out {directory.path} is not empty. Choose another directory, or add --overwrite "
+            "(in Python another out, or overwrite=True)."
+        )
+    if not directory.is_run():
+        raise ConfigError(
+            f"--out {directory.path} holds other files and no run, so it is not overwritten. Choose another directory "
+            "(another out in Python)."
         )
     for file in directory.owned():
         file.unlink()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,14 +10,14 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, load, require_imported
-from everlearn.core.errors import ConfigError, StateError
+from everlearn.core.errors import ConfigError
 from everlearn.environments.build import evaluation_environment
 from everlearn.environments.evaluation import Act, Evaluation, evaluate
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs.checking import check_device
 from everlearn.runs.directory import RunDirectory
-from everlearn.runs.names import algorithms
+from everlearn.runs.model_files import class_of, loaded_agent, model_file
 
 _ENVIRONMENTS = 8  # side by side
 
@@ -79,17 +77,17 @@ def evaluate_saved(
 
     Raises:
         ConfigError: If there is no model or device, or the environment is unknown or has other spaces.
-        StateError: If the file is no model.
+        StateError: If the file is no model, or damaged.
     """
     directory = RunDirectory(path) if path.is_dir() else RunDirectory(path.parent)
-    model = directory.model if path.is_dir() else path
     check_device(device, "device")
-    kind = class_of(model)
+    model = model_file(directory, "latest") if path.is_dir() else path
+    class_of(model)  # before its environment is asked for
     config = load(directory.config) if directory.config.is_file() else None
     if config is not None:
         require_imported(config.plugins, str(path))
     env = _environment(model, config, env_id)
-    agent = kind.load(model, device=device)
+    agent = loaded_agent(model, device)
     _check_spaces(agent, env)
     agent.set_random_seed(seed)
     policy = policy_of(agent, deterministic=deterministic)
@@ -97,38 +95,11 @@ def evaluate_saved(
     return env.id, played or Evaluation([], [])
 
 
-def class_of(model: Path) -> type[PPO]:
-    """The class of the agent in a model file, by the name that the class has left there.
-
-    Raises:
-        ConfigError: If there is no such file.
-        StateError: If no class of ours has saved it.
-    """
-    if not model.is_file():
-        raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.")
-    name = _saved_name(model)
-    if not isinstance(name, str):
-        raise StateError(
-            f"{model}: this is no model of everlearn's PPO, or it is damaged. Name one that a run has saved."
-        )
-    return algorithms[name]
-
-
-def _saved_name(model: Path) -> Any:
-    """``algorithm_name`` among the plain data of a model file; None if it has none, or is no model file."""
-    try:
-        with zipfile.ZipFile(model) as archive:
-            data = json.loads(archive.read("data"))
-    except (zipfile.BadZipFile, KeyError, ValueError):
-        return None
-    return data.get("algorithm_name") if isinstance(data, dict) else None
-
-
 def _environment(model: Path, config: RunConfig | None, env_id: str | None) -> EnvConfig:
     if config is not None and env_id in (None, config.env.id):
         return config.env
     if env_id is None:
-        raise ConfigError(f"{model}: no config.yaml beside it names the environment. Give --env ID.")
+        raise ConfigError(f"{model}: no config.yaml beside it names the environment. Give --env ID (env_id in Python).")
     return EnvConfig(id=env_id)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.algorithm import PPO
 from everlearn.report import EvaluationRecord
 from everlearn.runs.evaluating import policy_of
+from everlearn.runs.writing import LineFile, save_agent
 
 
 class PeriodicEvaluation(BaseCallback):
@@ -44,7 +45,7 @@ class PeriodicEvaluation(BaseCallback):
         self,
         config: EvaluationConfig,
         make_environment: Callable[[dict[str, Any] | None], VecEnv],
-        file: TextIO,
+        file: LineFile,
         best_model: Path,
         stopped: Callable[[], bool],
     ) -> None:
@@ -98,7 +99,7 @@ class PeriodicEvaluation(BaseCallback):
             self.logger.record(f"eval/{name}", getattr(record, name))
         if played.returns and (self.best is None or record.mean_reward > self.best.mean_reward):
             self.best = record
-            agent.save(self._best_model)
+            save_agent(agent, self._best_model)
 
     def _played(self, agent: PPO) -> Evaluation:
         """Episodes of the evaluation's own seed; only inside ``unnoticed``, because global generators are seeded."""

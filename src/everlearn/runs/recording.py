@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from stable_baselines3.common.logger import (
 
 from everlearn.report import Display, Progress
 from everlearn.runs.directory import RunDirectory
+from everlearn.runs.writing import LineFile, writing
 
 
 class JsonLines(KVWriter):
@@ -33,7 +34,7 @@ class JsonLines(KVWriter):
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._file = LineFile(path)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append the numbers and texts of a record; pictures and histograms are left to TensorBoard."""
@@ -45,22 +46,34 @@ class JsonLines(KVWriter):
             elif isinstance(plain, int | float):
                 record[key] = plain if math.isfinite(plain) else None
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+class RunLogger(Logger):
+    """SB3's logger, in which a file that cannot be written is an error that names the run's directory."""
+
+    def dump(self, step: int = 0) -> None:
+        """Write what was recorded."""
+        with writing(Path(self.dir or ".")):
+            super().dump(step)
+
+    def close(self) -> None:
+        """Close the files."""
+        with writing(Path(self.dir or ".")):
+            super().close()
+
+
 def metric_logger(directory: RunDirectory, *, tensorboard: bool) -> Logger:
     """SB3's logger, writing the run's metric files."""
-    formats: list[KVWriter] = [
-        JsonLines(directory.progress_jsonl),
-        CSVOutputFormat(str(directory.progress_csv)),
-    ]
-    if tensorboard:
-        formats.append(TensorBoardOutputFormat(str(directory.tensorboard)))
-    return Logger(str(directory.path), formats)
+    formats: list[KVWriter] = [JsonLines(directory.progress_jsonl)]
+    with writing(directory.path):
+        formats.append(CSVOutputFormat(str(directory.progress_csv)))
+        if tensorboard:
+            formats.append(TensorBoardOutputFormat(str(directory.tensorboard)))
+    return RunLogger(str(directory.path), formats)
 
 
 class Episode(NamedTuple):
@@ -88,7 +101,7 @@ class EpisodeRecorder(BaseCallback):
         file: Where to write, as CSV.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: LineFile) -> None:
         super().__init__()
         self.episodes: list[Episode] = []
         self._rows = csv.writer(file, lineterminator="\n")

@@ -8,18 +8,18 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from everlearn.config import HEADER, RunConfig, load, require_imported
+from everlearn.config import RunConfig, load, require_imported
 from everlearn.core.errors import ConfigError, StateError
 from everlearn.environments.build import evaluation_environment
 from everlearn.ppo.algorithm import PPO
 from everlearn.report import EvaluationRecord, Summary, summary_from
 from everlearn.runs.checking import check_device
 from everlearn.runs.directory import RunDirectory
-from everlearn.runs.evaluating import class_of
+from everlearn.runs.model_files import Which, loaded_agent, model_file
 from everlearn.runs.recording import Episode
 
 Table = dict[str, list[Any]]
@@ -39,8 +39,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.directory = RunDirectory(Path(path))
-        config = self.directory.config
-        if not (config.is_file() and config.read_text("utf-8").startswith(HEADER)):
+        if not self.directory.is_run():
             raise ConfigError(f"{path}: this is no run of everlearn. Name the directory that a training has made.")
 
     @classmethod
@@ -85,7 +84,7 @@ class Run:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StateError(f"{file}: it is damaged ({error!r}). Read progress() and episodes() instead.") from error
 
-    def load(self, which: Literal["best", "latest"] = "latest", *, device: str = "cpu") -> PPO:
+    def load(self, which: Which = "latest", *, device: str = "cpu") -> PPO:
         """A new agent from a model file, with the statistics that its observations are normalised by.
 
         ``agent.predict(agent.normalize_obs(observation))`` acts on an observation as the environment gives it.
@@ -98,26 +97,30 @@ class Run:
             ConfigError: If there is no such model or device, or the run's plug-ins have not been imported.
             StateError: If the file is damaged.
         """
-        models = {"latest": self.directory.model, "best": self.directory.best_model}
-        if which not in models:
-            raise ConfigError(f"which={which!r}: there are 'best' and 'latest'.")
-        if which == "best" and not models[which].is_file():
-            raise ConfigError(
-                f"{models[which]}: there is no best model. Train with evaluation: {{every: N}} to keep one."
-            )
         check_device(device, "device")
+        model = model_file(self.directory, which)
         require_imported(self.config.plugins, str(self.path))
-        return class_of(models[which]).load(models[which], device=device)
+        return loaded_agent(model, device)
 
-    def environment(self, n_envs: int = 1, seed: int = 0) -> VecEnv:
-        """New environments of the run's kind, with observations as its agent was trained to see them and true rewards.
+    def environment(self, n_envs: int = 1, seed: int = 0, *, which: Which = "latest") -> VecEnv:
+        """New environments of the run's kind, with true rewards and observations normalised as an agent expects them.
+
+        Normalisation moves on during training, so name the agent that is to act: with ``run.load("best")`` belongs
+        ``run.environment(which="best")``.
 
         Args:
             n_envs: How many, side by side.
             seed: Seeds the first episodes; environment i has ``seed + i``.
+            which: Whose statistics: those in the ``"latest"`` model file, or in the ``"best"``.
+
+        Raises:
+            ConfigError: If there is no such model, or the run's plug-ins have not been imported.
+            StateError: If the file is damaged.
         """
+        model = model_file(self.directory, which)
         require_imported(self.config.plugins, str(self.path))
-        return evaluation_environment(self.config.env, n_envs, seed, self.model.normaliser_state)
+        statistics = loaded_agent(model, "cpu").normaliser_state
+        return evaluation_environment(self.config.env, n_envs, seed, statistics)
 
     def progress(self) -> Table:
         """The metrics by name, one entry per record, with ``step``; NaN where a record lacks one."""

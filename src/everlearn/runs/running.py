@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any
 
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump, import_plugins, load_document
+from everlearn.core.errors import ArgumentError
 from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
 from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
@@ -32,8 +33,11 @@ from everlearn.runs.periodic import PeriodicEvaluation
 from everlearn.runs.recording import Episode, EpisodeRecorder, ProgressReporter, Stopper, metric_logger
 from everlearn.runs.run import Run
 from everlearn.runs.time_limit import TimeLimit, seconds_of
+from everlearn.runs.writing import LineFile, save_agent, write_text, writing
 
 Configuration = str | Path | Mapping[str, Any] | RunConfig | None
+Callback = BaseCallback | Callable[[dict[str, Any], dict[str, Any]], bool]
+Callbacks = Callback | Sequence[Callback] | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class _Order:
     config: RunConfig
     directory: RunDirectory
     display: Display
-    callback: MaybeCallback
+    callbacks: list[BaseCallback]
     interruption: Interruption
     time_limit: TimeLimit
 
@@ -76,7 +80,8 @@ def train(
     *,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    callback: MaybeCallback = None,
+    plugins: Sequence[str] = (),
+    callback: Callbacks = None,
     time_limit: float | str | None = None,
     display: Display | None = None,
 ) -> Run:
@@ -89,7 +94,8 @@ def train(
         out: The run's directory; None takes the next free ``runs/ENVIRONMENT-ALGORITHM-n``.
         settings: Dotted key to value, which replaces what ``config`` says: ``{"env.id": "CartPole-v1", "gamma": 0.9}``.
         overwrite: Replace an earlier run in ``out``.
-        callback: Callbacks of SB3, one or a list, or a function as ``learn`` takes it.
+        plugins: Modules to import, before those that ``config`` names; the run's configuration records them.
+        callback: A callback of SB3, a function as ``learn`` takes it, or several of them.
         time_limit: Seconds, or a span such as ``"1h30m"``, after which training ends with the next step.
         display: Shows the progress; None shows nothing.
 
@@ -97,11 +103,15 @@ def train(
         The run; ``run.model`` is the agent, ``run.summary`` what was learned.
 
     Raises:
+        ArgumentError: If an argument is of another kind.
         ConfigError: If the configuration is not valid or does not fit the environment, or ``out`` is taken.
         NonFiniteError: If a NaN or an infinity appears; the agent as it was then is saved.
     """
     limit = TimeLimit(math.inf if time_limit is None else seconds_of(time_limit))
-    wanted, document = load_document(_source(config), settings)
+    if isinstance(plugins, str):
+        raise ArgumentError(f"plugins={plugins!r}: give a list of names of modules: plugins=[{plugins!r}].")
+    callbacks = _callbacks(callback)
+    wanted, document = load_document(_source(config), settings, plugins)
     with document.blamed():
         import_plugins(wanted.plugins)
         check_names(wanted)
@@ -112,7 +122,7 @@ def train(
             decided, _ = resolved(wanted, venv)
             agent = build_agent(decided, venv)
         directory = _claimed(decided, out, overwrite=overwrite)
-        order = _Order(decided, directory, display or Silent(), callback, interruption, limit)
+        order = _Order(decided, directory, display or Silent(), callbacks, interruption, limit)
         stack.enter_context(_threads(thread_count(decided, agent)))
         return Run.just_trained(directory, agent, _carried_out(order, agent, venv))
 
@@ -120,20 +130,25 @@ def train(
 def _source(config: Configuration) -> Path | Mapping[str, Any] | None:
     if isinstance(config, RunConfig):
         return config.model_dump()
-    return Path(config) if isinstance(config, str) else config
+    if isinstance(config, str):
+        return Path(config)
+    if isinstance(config, Path | Mapping | None):
+        return config
+    raise ArgumentError(f"config={config!r}: give the path of a YAML file, a mapping with its keys, or a RunConfig.")
 
 
 def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
     """Train, evaluate, and leave the records."""
     config, directory = order.config, order.directory
-    directory.config.write_text(dump(config), encoding="utf-8")
+    write_text(directory.config, dump(config))
     order.display.announce(_headline(config, agent, directory))
     assert config.seed is not None
     play_on = partial(play, config.env, seed=config.seed + EVALUATION_SEED)
     baseline = play_on(
         lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
     )
-    learning = _learn(agent, order)
+    with _NamingSavedAgent(directory.model):
+        learning = _learn(agent, order)
     statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
     evaluation = play_on(
         lambda _: policy_of(agent),
@@ -155,8 +170,9 @@ def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
         stopped_by=order.stopped_by(learning.steps),
         best=learning.best,
     )
-    draw_learning_curve(directory.learning_curve, [episode.env_step for episode in learning.episodes], summary)
-    directory.summary.write_text(json.dumps(summary.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(directory.learning_curve):
+        draw_learning_curve(directory.learning_curve, [episode.env_step for episode in learning.episodes], summary)
+    write_text(directory.summary, json.dumps(summary.as_dict(), indent=1, allow_nan=False) + "\n")
     return summary
 
 
@@ -180,7 +196,8 @@ def _learn(agent: PPO, order: _Order) -> _Learning:
     logger = metric_logger(directory, tensorboard=config.logging.tensorboard)
     agent.set_logger(logger)
     with ExitStack() as stack:
-        recorder = EpisodeRecorder(stack.enter_context(_rows(directory.episodes)))
+        stack.callback(logger.close)  # after the agent is saved: a full disk refuses small files' last lines too
+        recorder = EpisodeRecorder(stack.enter_context(closing(LineFile(directory.episodes))))
         evaluation = _periodic_evaluation(order, stack)
         reporter = ProgressReporter(
             order.display,
@@ -191,12 +208,11 @@ def _learn(agent: PPO, order: _Order) -> _Learning:
         )
         ours = [recorder, *([evaluation] if evaluation else []), reporter, Stopper(order.stopped)]
         try:
-            callbacks = CallbackList([*ours, *_callbacks(order.callback)])
+            callbacks = CallbackList([*ours, *order.callbacks])
             agent.learn(config.total_timesteps, callbacks, log_interval=config.logging.interval)
         finally:
-            logger.close()
             agent.set_logger(Logger(None, []))
-            agent.save(directory.model)
+            save_agent(agent, directory.model)
     return _Learning(agent.num_timesteps, reporter.seconds, recorder.episodes, evaluation.best if evaluation else None)
 
 
@@ -208,24 +224,40 @@ def _periodic_evaluation(order: _Order, stack: ExitStack) -> PeriodicEvaluation 
     def environments(statistics: dict[str, Any] | None) -> VecEnv:
         return evaluation_environment(order.config.env, config.n_envs, config.seed or 0, statistics)
 
-    rows = stack.enter_context(_rows(order.directory.evaluations))
+    rows = stack.enter_context(closing(LineFile(order.directory.evaluations)))
     callback = PeriodicEvaluation(config, environments, rows, order.directory.best_model, order.stopped)
     stack.callback(callback.close)
     return callback
 
 
-def _callbacks(given: MaybeCallback) -> list[BaseCallback]:
-    """What ``learn`` takes, as a list."""
+def _callbacks(given: Callbacks) -> list[BaseCallback]:
+    """One or several callbacks or functions, as a list."""
     if given is None:
         return []
-    if isinstance(given, list):
-        return given
-    return [given if isinstance(given, BaseCallback) else ConvertCallback(given)]
+    several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    for one in several:
+        if not (isinstance(one, BaseCallback) or callable(one)):
+            raise ArgumentError(
+                f"callback={given!r}: {one!r} is no callback. Give a callback of Stable-Baselines3, a function of "
+                "(locals, globals), or a list of these."
+            )
+    return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
 
 
-def _rows(file: Path) -> TextIO:
-    """A file that has every line as soon as it is written."""
-    return file.open("w", buffering=1, encoding="utf-8", newline="")
+class _NamingSavedAgent:
+    """Inside, any error gets a note that says where the agent was saved, if it was; the error goes on unchanged."""
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and self._model.is_file():
+            error.add_note(f"The agent as it was then is saved in {self._model}.")
 
 
 @contextmanager
