@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from everlearn.cli import app
 from everlearn.config import load
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
+from tests.cli.modules import BROKEN
 
 TINY = """\
 env: {id: CartPole-v1, n_envs: 2}
@@ -27,18 +28,6 @@ import gymnasium
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 gymnasium.register("Own-v0", CartPoleEnv, max_episode_steps=20)
-"""
-
-BROKEN = """\
-import gymnasium
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv
-
-class Broken(CartPoleEnv):
-    def step(self, action):
-        observation, _, *rest = super().step(action)
-        return observation, float("nan"), *rest
-
-gymnasium.register("Broken-v0", Broken, disable_env_checker=True)
 """
 
 TERMINATED = """\

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from everlearn.cli import app
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs import Run
+from tests.cli.modules import BROKEN
 
 TINY = """\
 env: {id: CartPole-v1, n_envs: 2}
@@ -46,19 +47,6 @@ def finished(*arguments: str) -> tuple[int, str, str]:
     return running.returncode, output, errors
 
 
-BROKEN_REWARD = """\
-import gymnasium
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv
-
-class Broken(CartPoleEnv):
-    def step(self, action):
-        observation, _, *rest = super().step(action)
-        return observation, float("nan"), *rest
-
-gymnasium.register("Broken-v0", Broken, disable_env_checker=True)
-"""
-
-
 @pytest.mark.slow
 def test_the_exit_codes_of_the_command() -> None:
     assert finished("train", "tiny.yaml", "--out", "run", "-q")[0] == 0
@@ -68,7 +56,7 @@ def test_the_exit_codes_of_the_command() -> None:
     assert finished("train", "tiny.yaml", "--set", "gama=1")[0] == 2
     Path("no.zip").write_text("no model")
     assert finished("evaluate", "no.zip", "--env", "CartPole-v1")[0] == 3
-    Path("own_broken.py").write_text(BROKEN_REWARD)
+    Path("own_broken.py").write_text(BROKEN)
     assert finished("train", "tiny.yaml", "--import", "own_broken", "--env", "Broken-v0", "--out", "broken")[0] == 4
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         running = process("train", "tiny.yaml", "--steps", "1e9", "--out", f"run-{code}")
@@ -252,7 +240,7 @@ def test_a_damaged_model_is_one_message_and_exit_code_3() -> None:
 
 
 def test_a_non_finite_run_says_where_the_agent_is() -> None:
-    Path("own_poor.py").write_text(BROKEN_REWARD.replace("Broken-v0", "Poor-v0"))
+    Path("own_poor.py").write_text(BROKEN.replace("Broken-v0", "Poor-v0"))
     result = everlearn("train", "tiny.yaml", "--import", "own_poor", "--env", "Poor-v0", "--out", "run", "-q")
     assert result.exit_code == 4, result.output
     assert "error: The agent as it was then is saved in run/model.zip." in result.stderr

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from everlearn.core.digest import digest
 from everlearn.core.errors import StateError
 from everlearn.core.stateful import Stateful
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
@@ -98,4 +99,6 @@ def test_b1_a_state_is_loaded_again_and_again() -> None:
     optimizer = AdaptiveUPGD([weight])
     fresh = optimizer.state_dict()
     for _ in range(2):
+        take_steps(optimizer, range(1))
         optimizer.load_state_dict(fresh)
+        assert digest(optimizer.state_dict()) == digest(fresh)

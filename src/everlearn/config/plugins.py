@@ -14,27 +14,14 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import TracebackType
 
-from everlearn.core.errors import ConfigError
+from everlearn.core.errors import ConfigError, Noted
 
 GROUP = "everlearn.plugins"
 
 
-class _Naming:
-    """Inside, any error gets a note that says which plug-in it came from; the error itself goes on unchanged."""
-
-    def __init__(self, plugin: str) -> None:
-        self._plugin = plugin
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
-            error.add_note(f"This happened while everlearn imported the plug-in {self._plugin}.")
+def _naming(plugin: str) -> Noted:
+    return Noted(lambda: f"This happened while everlearn imported the plug-in {plugin}.")
 
 
 def import_plugins(names: Iterable[str], where: str = "plugins") -> None:
@@ -76,7 +63,7 @@ def require_imported(names: Iterable[str], what: str) -> None:
 
 def _import(name: str, where: str) -> None:
     try:
-        with _Naming(f"'{name}' ({where})"):
+        with _naming(f"'{name}' ({where})"):
             importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -96,5 +83,5 @@ def _import_installed() -> None:
     """Import what installed packages announce, once per process."""
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         package = point.dist.name if point.dist else "an installed package"
-        with _Naming(f"'{point.name}' = {point.value} (entry point of {package})"):
+        with _naming(f"'{point.name}' = {point.value} (entry point of {package})"):
             point.load()

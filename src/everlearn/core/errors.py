@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import TracebackType
 
 
 class EverlearnError(Exception):
@@ -39,6 +40,27 @@ class MissingExtraError(EverlearnError, ImportError):
             f"{feature} needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'everlearn[{extra}]'"
         )
+
+
+class Noted:
+    """Inside, any error gets a note; the error itself goes on unchanged.
+
+    Args:
+        note: Says what to add once there is an error; None for nothing.
+    """
+
+    def __init__(self, note: Callable[[], str | None]) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        note = self._note() if isinstance(error, Exception) else None
+        if error is not None and note is not None:
+            error.add_note(note)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump, import_plugins, load_document
-from everlearn.core.errors import ArgumentError
+from everlearn.core.errors import ArgumentError, Noted
 from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
 from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
@@ -147,7 +146,7 @@ def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
     baseline = play_on(
         lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
     )
-    with _NamingSavedAgent(directory.model):
+    with _naming_saved_agent(directory.model):
         learning = _learn(agent, order)
     statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
     evaluation = play_on(
@@ -244,20 +243,8 @@ def _callbacks(given: Callbacks) -> list[BaseCallback]:
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
 
 
-class _NamingSavedAgent:
-    """Inside, any error gets a note that says where the agent was saved, if it was; the error goes on unchanged."""
-
-    def __init__(self, model: Path) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception) and self._model.is_file():
-            error.add_note(f"The agent as it was then is saved in {self._model}.")
+def _naming_saved_agent(model: Path) -> Noted:
+    return Noted(lambda: f"The agent as it was then is saved in {model}." if model.is_file() else None)
 
 
 @contextmanager
