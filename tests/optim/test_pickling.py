@@ -1,13 +1,13 @@
 """B12: an optimizer that was pickled goes on as if it had not been."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 
 from everlearn.optim import UPGD, UPGDW, AdaptiveUPGD
 from everlearn.testing.optimizers import held, random_parameters, same, take_steps, tensors_in, values
+from tests.carrying import through_a_pipe
 
 FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
 
@@ -18,7 +18,7 @@ FAMILY = [UPGD, AdaptiveUPGD, UPGDW]
 def test_b12_a_pickled_optimizer_keeps_its_state_in_float32_and_goes_on_bit_for_bit(kind, dtype, noise):
     optimizer = kind(random_parameters((3, 4), (4,), dtype=dtype), lr=0.1, sigma=0.1, noise=noise)
     take_steps(optimizer, range(3))
-    pickled = pickle.loads(pickle.dumps(optimizer))
+    pickled = through_a_pipe(optimizer)
     assert {param.dtype for param in held(pickled)} == {dtype}
     assert same(pickled.state_dict(), optimizer.state_dict())
     averages = [tensor for tensor in tensors_in(pickled.state_dict()["state"]) if tensor.dim() > 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from everlearn.ppo.hyperparameters import FIXED, HYPERPARAMETERS
 from everlearn.ppo.kl import DoublingPenalty
 from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.ppo.schedules import Cosine
+from tests.carrying import through_a_pipe
 from tests.ppo.updates import assert_identical, learned, model_of
 from tests.ppo.worlds import world
 
@@ -291,7 +291,7 @@ def test_b29_every_option_of_every_optimizer_can_be_set_to_what_it_is_and_to_som
         other = tuple(beta / 2 for beta in values[name]) if isinstance(values[name], tuple) else 0.5
         model.set_hyperparameter(name, other)
         assert model.get_hyperparameters()[name] == other
-    loaded = pickle.loads(pickle.dumps(model))
+    loaded = through_a_pipe(model)
     assert loaded.get_hyperparameters() == model.get_hyperparameters()
     state = model.state_tree().state_dict()
     loaded.state_tree().load_state_dict(state)
@@ -305,7 +305,7 @@ def test_b29_a_changed_option_survives_wherever_the_others_came_from(place: str)
     arguments = {"optimizer_kwargs": given} if place == "argument" else {"policy_kwargs": {"optimizer_kwargs": given}}
     model = model_of("pendulum", PPO, **arguments)
     model.set_hyperparameter("optimizer_kwargs.weight_decay", 0.5)
-    values = pickle.loads(pickle.dumps(model)).get_hyperparameters()
+    values = through_a_pipe(model).get_hyperparameters()
     assert (values["optimizer_kwargs.weight_decay"], values["optimizer_kwargs.eps"]) == (0.5, 1e-6)
 
 
@@ -332,7 +332,7 @@ def test_b8_the_rate_in_force_comes_through_a_state_and_stays(tmp_path: Any) -> 
     for each in (model, other):
         each.state_tree().load_state_dict(state)
         assert each.lr_schedule(1.0) == 1e-4
-        assert pickle.loads(pickle.dumps(each)).lr_schedule(1.0) == 1e-4
+        assert through_a_pipe(each).lr_schedule(1.0) == 1e-4
 
 
 def test_b8_what_was_changed_on_the_parts_themselves_is_saved() -> None:
@@ -341,7 +341,7 @@ def test_b8_what_was_changed_on_the_parts_themselves_is_saved() -> None:
     model.variance_gradient_scaler.alpha = 0.75
     model.kl_controller.target = 0.5
     model.set_hyperparameter("vgs_kwargs.enabled", False)
-    loaded = pickle.loads(pickle.dumps(model))
+    loaded = through_a_pipe(model)
     assert (loaded.variance_gradient_scaler.alpha, loaded.variance_gradient_scaler.enabled) == (0.75, False)
     assert loaded.kl_controller.target == 0.5
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from everlearn import PPO, DistributionalPPO
 from everlearn.core.digest import digest
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.environments.normaliser import Normaliser
+from tests.carrying import through_a_pipe
 from tests.ppo.together import KINDS, everything
 from tests.ppo.updates import assert_identical, learned, model_of
 from tests.ppo.worlds import world
@@ -45,7 +45,7 @@ def through_a_stream(model: PPO, path: Path) -> PPO:
 
 
 def through_a_pickle(model: PPO, path: Path) -> PPO:
-    return pickle.loads(pickle.dumps(model))
+    return through_a_pipe(model)
 
 
 def through_a_copy(model: PPO, path: Path) -> PPO:
@@ -119,13 +119,33 @@ def test_b5_a_live_logger_environment_and_functions_are_no_hindrance(tmp_path: P
         learning_rate=lambda progress: 1e-3 * progress,
         clip_range=lambda progress: 0.1 + progress / 10,
     ).learn(32)
-    for way in (through_a_file, through_a_stream, through_a_pickle, through_a_copy):
-        other = way(model, tmp_path)
-        assert other.lr_schedule(0.5) == 5e-4
+    copied = through_a_copy(model, tmp_path)
+    assert copied.lr_schedule(0.5) == 5e-4
+    ways = (through_a_file, through_a_stream, through_a_pickle)
+    with pytest.warns(UserWarning, match=r"(clip_range|learning_rate) is '<lambda>', which has no name") as warned:
+        others = [way(model, tmp_path) for way in ways]
+    assert len(warned) == 2 * len(ways)
+    for other in (*others, copied):
         assert other.env is None
         other.set_env(world("pendulum"))
+        if other is not copied:
+            with pytest.raises(StateError, match=r"learning_rate was the function .*custom_objects="):
+                other.learn(32)
+            other.learning_rate, other.clip_range = 1e-4, "lin_0.2"
         other.learn(32, reset_num_timesteps=False)
         assert (other.num_timesteps, other._n_updates) == (64, 4)
+
+
+def test_a_function_that_no_file_can_hold_is_brought_along(tmp_path: Path) -> None:
+    model = model_of("pendulum", PPO, learning_rate=lambda progress: 1e-3 * progress)
+    with pytest.warns(UserWarning, match=r"load with custom_objects=\{'learning_rate': ...\}"):
+        model.save(tmp_path / "model")
+    for name in ("learning_rate", "lr_schedule"):
+        loaded = PPO.load(tmp_path / "model", custom_objects={name: lambda progress: 1e-2 * progress, "dummy": 1})
+        assert loaded.lr_schedule(0.5) == 5e-3
+        assert not hasattr(loaded, "dummy")
+    kept = PPO.load(tmp_path / "model")
+    assert kept.lr_schedule(0.5) == 1e-3  # the value that was in force, for those who only act
 
 
 def test_a_pickle_holds_the_file_and_no_environment(model: PPO) -> None:
@@ -168,7 +188,7 @@ def test_b7_what_is_not_what_was_saved_is_an_error(model: PPO, tmp_path: Path, m
         restore(self, {**state, "step_count": torch.zeros_like(state["step_count"])}, strict)
 
     monkeypatch.setattr(scaler, "load_state_dict", forgetful)
-    with pytest.raises(StateError, match="'vgs_state' as restored is not what was saved"):
+    with pytest.raises(StateError, match=r"model\.zip, vgs: as restored it is not what was saved"):
         DistributionalPPO.load(tmp_path / "model", device="cpu")
 
 
@@ -355,7 +375,7 @@ def test_images_are_wrapped_inside_their_transposition(tmp_path: Path) -> None:
 def test_b1_every_kind_of_policy_survives_a_pickle(kind: str) -> None:
     """B1, B5."""
     model = everything(**KINDS[kind]).learn(32)
-    other = pickle.loads(pickle.dumps(model))
+    other = through_a_pipe(model)
     assert digest(other.get_parameters()) == digest(model.get_parameters())
 
 
@@ -375,7 +395,7 @@ def test_sb3s_evaluation_callback_works_with_a_normaliser_of_ours(restored: bool
 def test_resting_statistics_are_saved_with_the_settings_they_will_wake_with(normalised: PPO, tmp_path: Path) -> None:
     normalised.save(tmp_path / "model")
     resting = PPO.load(tmp_path / "model", env=world("pendulum"), device="cpu")
-    for again in (pickle.loads(pickle.dumps(resting)), through_a_file(resting, tmp_path)):
+    for again in (through_a_pipe(resting), through_a_file(resting, tmp_path)):
         again.set_env(world("pendulum"))
         again.learn(32)
         assert (again.get_vec_normalize_env().training, again.get_vec_normalize_env().norm_reward) == (True, True)
@@ -417,6 +437,6 @@ def test_a_normaliser_that_is_not_finite_is_not_saved(normalised: PPO, tmp_path:
 def test_an_object_in_a_state_is_refused_when_it_is_saved_not_when_it_is_needed(tmp_path: Path) -> None:
     model = model_of("pendulum", PPO)
     model.policy.optimizer.param_groups[0]["note"] = range(3)
-    with pytest.raises(StateError, match=r"a range at 'param_groups\.0\.note', which is no plain data"):
+    with pytest.raises(StateError, match=r"a range at 'optimizer\.param_groups\.0\.note', which no file can hold"):
         model.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -100,9 +100,10 @@ def test_b2_live_parts_are_saved_as_tensors_and_never_as_objects(tmp_path: Any) 
     """B2."""
     everything().learn(32).save(tmp_path / "model")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
-        names = set(json.loads(archive.read("data")))
-    assert {"n_critics", "vgs_beta", "num_timesteps"} <= names
-    assert not names & {"policy", "variance_gradient_scaler", "vgs_state", "evaluator", "_probe", "rollout_buffer"}
+        assert {name.rpartition(".")[2] for name in archive.namelist()} == {"json", "safetensors", "data"}
+        config = json.loads(archive.read("config.json"))
+    assert {"n_critics", "vgs_beta", "policy"} <= config.keys()
+    assert not config.keys() & {"variance_gradient_scaler", "vgs_state", "evaluator", "_probe", "rollout_buffer"}
 
 
 def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path: Any) -> None:
@@ -111,7 +112,7 @@ def test_a_model_keeps_its_optimizer_whichever_class_loads_it(tmp_path: Any) -> 
 
 
 def test_skipped_updates_and_schedules_come_back(tmp_path: Any) -> None:
-    model = everything(learning_rate=lambda progress: 1e-3 * progress, clip_range_vf=lambda progress: progress)
+    model = everything(learning_rate="lin_1e-3", clip_range_vf={"kind": "linear", "start": 1.0})
     model.divergence_guard.skipped = 3
     model.save(tmp_path / "model")
     loaded = DistributionalPPO.load(tmp_path / "model", device="cpu")

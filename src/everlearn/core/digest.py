@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,16 @@ def digest(state: Any) -> str:
         fingerprint.update(f"{path}\0{len(content)}\0".encode())
         fingerprint.update(content)
     return fingerprint.hexdigest()
+
+
+def identical(state: Any, other: Any) -> bool:
+    """Whether two states would have the same digest; quicker than two digests.
+
+    Raises:
+        StateError: As ``digest`` does.
+    """
+    pairs = zip_longest(_leaves(state, ""), _leaves(other, ""))
+    return all(one == another for one, another in pairs)
 
 
 def _leaves(state: Any, path: str) -> Iterator[tuple[str, bytes]]:

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from everlearn.core.errors import StateError
+from everlearn.checkpoint.archive import pack, read_archive
+from everlearn.checkpoint.codec import members_of, state_of
+from everlearn.checkpoint.errors import Mismatch, Unsupported
+from everlearn.checkpoint.limits import LIMITS
+from everlearn.checkpoint.places import Place, source_at, write_to
+from everlearn.core.errors import NonFiniteError, StateError, require_in_range
 from everlearn.core.finite import require_finite
 from everlearn.environments.finite import require_finite_ends
 
@@ -108,6 +114,36 @@ class Normaliser(VecNormalize):
         normaliser.norm_reward = False
         return normaliser
 
+    def save(self, save_path: Place) -> None:
+        """Save settings and statistics in a file that executes nothing.
+
+        Args:
+            save_path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+        """
+        write_to(save_path, pack(members_of("normaliser", self.state_dict()), {"kind": "normaliser"}))
+
+    @staticmethod
+    def load(load_path: Place, venv: VecEnv) -> Normaliser:
+        """A normaliser around ``venv`` with the settings and statistics of a file.
+
+        Raises:
+            CheckpointError: If the file is damaged, or ``Mismatch`` if it is for other observations.
+        """
+        archive = read_archive(source_at(load_path))
+        if archive.manifest.get("kind") != "normaliser":
+            kind = archive.manifest.get("kind")
+            raise Unsupported(archive.file, f"it holds a {kind!r}.", "Name a file that a normaliser has saved.")
+        try:
+            state = state_of(archive, "normaliser", LIMITS)
+            check_normaliser_state(state, venv.observation_space)
+            normaliser = Normaliser(venv, **state["settings"])
+            normaliser.load_state_dict(state)
+        except (AttributeError, LookupError, TypeError, StateError) as error:
+            raise Mismatch(
+                archive.file, f"it does not fit ({error}).", "Use the environment it was saved with."
+            ) from error
+        return normaliser
+
     def state_dict(self) -> dict[str, Any]:
         """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
         return NormaliserState(self).state_dict()
@@ -156,6 +192,35 @@ class NormaliserState:
         _load_statistics(normaliser.ret_rms, state_dict["ret_rms"])
         returns = state_dict["returns"].numpy().copy()
         normaliser.returns = returns if returns.shape == (normaliser.num_envs,) else np.zeros(normaliser.num_envs)
+
+
+def check_normaliser_state(state: Any, space: spaces.Space[Any]) -> None:
+    """Refuse what is no state of a normaliser of these observations.
+
+    Args:
+        state: As from ``Normaliser.state_dict()``.
+        space: Of the observations, as a model has it.
+
+    Raises:
+        StateError: If settings or statistics are missing, of another kind, or of another shape.
+        NonFiniteError: If a statistic is not finite.
+    """
+    settings = state["settings"]
+    if set(settings) != set(_SETTINGS) or not {"obs_rms", "ret_rms", "returns"} <= set(state):
+        raise StateError(f"The normaliser's state lacks settings or statistics: it has {sorted(state)}.")
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    for key, statistics in {**state["obs_rms"], "the returns": state["ret_rms"]}.items():
+        shape = () if key == "the returns" else parts[key].shape if key in parts else None
+        for name in ("mean", "var"):
+            found = tuple(statistics[name].shape)
+            if shape is None or sorted(found) != sorted(shape):  # a picture's channels may be first or last
+                raise StateError(f"The normaliser's {name} of '{key}' has the shape {found}; observations: {space}.")
+            if not bool(torch.isfinite(statistics[name]).all()):
+                raise NonFiniteError(f"The normaliser's {name} of '{key}' is not finite.")
+        if not (isinstance(statistics["count"], float) and statistics["count"] >= 0):
+            raise StateError(f"The normaliser's count of '{key}' is {statistics['count']!r}, no number of samples.")
+    for name in ("clip_obs", "clip_reward", "gamma", "epsilon"):
+        require_in_range(f"the normaliser's {name}", settings[name], 0)
 
 
 def normalised(observations: Any, state: Mapping[str, Any]) -> Any:

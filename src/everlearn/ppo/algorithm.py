@@ -18,7 +18,6 @@ from everlearn.ppo.construction import check_batch_size, choose_optimizer, polic
 from everlearn.ppo.divergence import DivergenceGuard, DivergenceSpec, divergence_controls
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.kl import KLControl, KLSpec, kl_control
-from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.policy import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -27,6 +26,7 @@ from everlearn.ppo.policy import (
     ReductionSpec,
     parameters_by_part,
 )
+from everlearn.ppo.saving import SavedLearner
 from everlearn.ppo.schedules import ScheduleSpec, schedule_from
 
 
@@ -45,7 +45,7 @@ class Defaults:
     divergence: DivergenceSpec
 
 
-class PPO(PersistentLearner):
+class PPO(SavedLearner):
     """Proximal Policy Optimization: Stable-Baselines3's PPO, with everlearn's additions off.
 
     Arguments up to ``_init_setup_model`` are SB3's, in SB3's order and meaning; ours follow, by keyword only. None

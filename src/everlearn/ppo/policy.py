@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from everlearn.checkpoint.places import Place
 from everlearn.core.errors import ArgumentError
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.values import (
@@ -109,6 +110,23 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         shared = {"share_features_extractor": self.share_features_extractor}  # which SB3 leaves out
         return {**super()._get_constructor_parameters(), **shared, **self._critic_arguments}
+
+    def save(self, path: Place) -> None:
+        """Save arguments, spaces and weights in a file that executes nothing; the suffix ``.zip`` may be left out."""
+        from everlearn.ppo.policy_file import save_policy
+
+        save_policy(self, path)
+
+    @classmethod
+    def load(cls, path: Place, device: torch.device | str = "auto") -> Self:
+        """The policy that ``save`` has written.
+
+        Raises:
+            CheckpointError: If the file is damaged or does not fit; nothing in it was executed.
+        """
+        from everlearn.ppo.policy_file import load_policy
+
+        return load_policy(cls, path, device)
 
     # --- construction ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from everlearn.core.errors import ArgumentError, require_in_range
+from everlearn.core.errors import ArgumentError, StateError, require_in_range
 from everlearn.core.registry import Registry, signature_model
 
 Schedule = Callable[[float], float]
@@ -95,6 +95,38 @@ class Piecewise:
                 return value * (1 - gone) + target * gone  # exact at either end
             before, value = share, target
         return value
+
+
+class LostSchedule:
+    """What stands for a schedule that was a function when its model was saved: its last value, and its name.
+
+    Args:
+        function: The function's name.
+        value: Its value when the model was saved.
+    """
+
+    def __init__(self, function: str, value: float) -> None:
+        self.__name__ = function
+        self.value = value
+
+    def __call__(self, progress_remaining: float) -> float:
+        """The last value, whatever the progress."""
+        return self.value
+
+
+def require_none_lost(schedules_by_argument: Mapping[str, Any]) -> None:
+    """Refuse to train by a schedule that is lost.
+
+    Raises:
+        StateError: Naming the argument and the function.
+    """
+    for name, schedule in schedules_by_argument.items():
+        function = getattr(schedule, "value_schedule", schedule)
+        if isinstance(function, LostSchedule):
+            raise StateError(
+                f"{name} was the function '{function.__name__}' when the model was saved, which no file can hold. Load "
+                f"it with custom_objects={{{name!r}: ...}}, or assign model.{name} before training."
+            )
 
 
 def schedule_from(spec: ScheduleSpec, name: str = "schedule") -> FloatSchedule:

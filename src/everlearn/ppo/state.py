@@ -33,6 +33,10 @@ OUTSIDE = {
 """Attributes of a model that learning may change and that are in no part, each with the reason."""
 
 
+SWITCHES = {"vgs_state": "variance_gradient_scaling", "kl_penalty_state": "kl_penalty"}
+"""Parts that may be off, and the argument that switches them."""
+
+
 def state_tree(model: TunableLearner) -> StateTree:
     """Every part of a model's state: what is learned, hyper-parameters, counters, records, generators.
 

@@ -12,8 +12,9 @@ from everlearn.config import AlgorithmConfig, PolicyConfig, RunConfig
 from everlearn.environments.build import normalises
 from everlearn.environments.spaces import check_policy, policy_for
 from everlearn.ppo.algorithm import PPO
+from everlearn.ppo.vocabulary import activations
 from everlearn.runs.checking import check_device, checked_mappings
-from everlearn.runs.names import activations, algorithms
+from everlearn.runs.names import algorithms
 
 _ROLLOUT = 2048  # steps per update, shared by the environments: SB3's n_steps, for one environment
 EVALUATION_SEED = 10_000  # added to the run's seed, so that evaluation never replays training's first episodes

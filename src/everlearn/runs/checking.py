@@ -19,7 +19,8 @@ from everlearn.optim.registry import optimizers
 from everlearn.ppo.divergence import divergence_controls
 from everlearn.ppo.kl import kl_controls
 from everlearn.ppo.schedules import schedules
-from everlearn.runs.names import activations, algorithms
+from everlearn.ppo.vocabulary import activations
+from everlearn.runs.names import algorithms
 from everlearn.values import heads, reductions
 
 Check = Callable[[], object]

@@ -1,0 +1,33 @@
+"""How much a file may ask for; everything is compared with these before it is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds for what is read; raise one with ``load(..., limits=Limits(file_bytes=...))``.
+
+    Args:
+        file_bytes: Size of the whole file, in bytes.
+        members: Members of the archive.
+        manifest_bytes: Size of the manifest, in bytes.
+        json_bytes: Size of any other JSON member, in bytes.
+        json_depth: Nesting of lists and objects.
+        header_bytes: Size of the header of a tensor member, in bytes.
+        tensors: Tensors in one member.
+        buffer_bytes: Size of the rollout buffer that the configuration asks for, in bytes.
+    """
+
+    file_bytes: int = 2 * 2**30
+    members: int = 64
+    manifest_bytes: int = 2**20
+    json_bytes: int = 8 * 2**20
+    json_depth: int = 32
+    header_bytes: int = 8 * 2**20
+    tensors: int = 20_000
+    buffer_bytes: int = 16 * 2**30
+
+
+LIMITS = Limits()

@@ -1,0 +1,95 @@
+"""Building from a file: no more than it needs is allocated, and nothing that it overwrites is initialised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from everlearn.checkpoint.errors import TooLarge
+
+_SHARE = 32  # tensors of optimizer, scaler and scratch for each parameter
+_SLACK = 4_000_000  # elements that small networks may need besides: tables of noise, samples
+_CALLS = 10_000
+
+_SIZES: dict[Callable[..., Any], Callable[..., float]] = {
+    torch.ops.aten.empty.memory_format: lambda size, *_: math.prod(size),
+    torch.ops.aten.empty_strided.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.new_empty.default: lambda _, size, *__: math.prod(size),
+    torch.ops.aten.new_empty_strided.default: lambda _, size, *__: math.prod(size),
+    torch.ops.aten.new_full.default: lambda _, size, *__: math.prod(size),
+    torch.ops.aten.new_ones.default: lambda _, size, *__: math.prod(size),
+    torch.ops.aten.new_zeros.default: lambda _, size, *__: math.prod(size),
+    torch.ops.aten.zeros.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.ones.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.full.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.rand.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.randn.default: lambda size, *_: math.prod(size),
+    torch.ops.aten.linspace.default: lambda start, end, steps, *_: steps,
+    torch.ops.aten.arange.default: lambda end, *_: end,
+    torch.ops.aten.arange.start: lambda start, end, *_: end - start,
+    torch.ops.aten.arange.start_step: lambda start, end, step=1, *_: (end - start) / step,
+    torch.ops.aten.eye.default: lambda n, *_: n * n,
+}
+"""How many elements each way of making a tensor asks for."""
+
+
+@contextmanager
+def frugal(weights: Mapping[str, Tensor], file: object) -> Iterator[None]:
+    """Inside, a network may be built that has about the weights of a file, which are to be loaded into it.
+
+    Args:
+        weights: The weights that the file holds.
+        file: For messages.
+
+    Raises:
+        TooLarge: If the network, or anything made along with it, is larger than that.
+    """
+    elements = sum(tensor.numel() for tensor in weights.values())
+    with _Allowance(elements, file), _LeftUninitialised():
+        yield
+
+
+class _Allowance(TorchDispatchMode):
+    """Refuses tensors beyond an allowance, before they are made."""
+
+    def __init__(self, elements: int, file: object) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._elements, self._file = elements, file
+        self._left: float = _SHARE * elements + _SLACK
+        self._calls = _CALLS
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _SIZES:
+            self._left -= _SIZES[func](*args)
+            self._calls -= 1
+        if self._left < 0 or self._calls < 0:
+            raise TooLarge(
+                self._file,
+                f"its configuration describes a network far beyond the {self._elements} weights that it holds.",
+                "It was tampered with: do not use it.",
+                "config.json",
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class _LeftUninitialised(TorchFunctionMode):
+    """Leaves parameters as memory has them, where ``torch.nn.init`` would fill them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        arguments = dict(kwargs or {})
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            tensor = arguments.get("tensor", *args[:1]) if args or "tensor" in arguments else None
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **arguments)

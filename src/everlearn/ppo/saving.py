@@ -1,0 +1,207 @@
+"""Models in files: saving, loading, pickling, copying."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import get_system_info
+
+from everlearn.checkpoint.archive import pack
+from everlearn.checkpoint.files import Buffer
+from everlearn.checkpoint.limits import LIMITS, Limits
+from everlearn.checkpoint.places import Place, write_to
+from everlearn.core.errors import ArgumentError
+from everlearn.core.rng import GlobalGenerators
+from everlearn.core.stateful import Role
+from everlearn.ppo.blueprint import Blueprint
+from everlearn.ppo.hyperparameters import SCHEDULED
+from everlearn.ppo.loading import loaded
+from everlearn.ppo.model_file import (
+    ATTRIBUTES,
+    MODEL_ROLES,
+    configuration,
+    contents,
+    read_model_file,
+    require_known,
+)
+from everlearn.ppo.persistence import PersistentLearner, require_finite_state
+from everlearn.ppo.schedules import require_none_lost
+from everlearn.ppo.vocabulary import opaque_places
+
+FileFormat = Literal["everlearn", "sb3"]
+
+
+class SavedLearner(PersistentLearner):
+    """A learner that can be put into a file, and comes back whole or not at all. No file is ever executed."""
+
+    def save(
+        self,
+        path: Place,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+        *,
+        format: FileFormat = "everlearn",
+    ) -> None:
+        """Save the model under SB3's rules for names, with all that it has learned and its normaliser's statistics.
+
+        At every moment the path leads to the file before or to the whole new one. Functions and classes that are not
+        registered under a name cannot be part of a file: a warning names them, and loading asks for them.
+
+        Args:
+            path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+            exclude: Arguments to leave to their defaults.
+            include: Arguments to save although they are excluded.
+            format: ``"sb3"`` writes a file of Stable-Baselines3, for programs without everlearn: it holds the policy
+                with one scalar critic, and pickles as all of SB3's do.
+
+        Raises:
+            ArgumentError: If there is no such argument or format.
+            NonFiniteError: If a parameter or a statistic is not finite; nothing is written.
+            SaveError: If the file cannot be written; the one before is untouched.
+            StateError: If a part's state has an object in it, which no file could give back.
+        """
+        left_out = set(exclude or ()) - set(include or ())
+        require_known({*(exclude or ()), *(include or ())}, self, "save")
+        if format == "sb3":
+            self._save_for_sb3(path, left_out)
+        elif format == "everlearn":
+            self._warn_of_functions(left_out)
+            write_to(path, pack(*self.file_contents(left_out=left_out)))
+        else:
+            raise ArgumentError(f"format={format!r}: there are 'everlearn' and 'sb3'.")
+
+    def file_contents(
+        self, roles: Iterable[Role] = MODEL_ROLES, left_out: Iterable[str] = ()
+    ) -> tuple[dict[str, Buffer], dict[str, Any]]:
+        """The members of the model's file, and what its manifest says of it: what ``checkpoint.archive.pack`` takes.
+
+        Args:
+            roles: Of the parts of the state to put in; all of them make a checkpoint.
+            left_out: Arguments to leave to their defaults.
+
+        Raises:
+            NonFiniteError: If a parameter or a statistic is not finite.
+            StateError: If a part's state has an object in it, which no file could give back.
+        """
+        require_finite_state({**self.get_parameters(), "normaliser": self.normaliser_state})
+        return contents(self, frozenset(roles), frozenset(left_out))
+
+    def _warn_of_functions(self, left_out: Collection[str]) -> None:
+        config = {name: data for name, data in configuration(self).items() if name not in left_out}
+        for path, what in opaque_places(config, "model"):
+            name = path.removeprefix("model.")
+            warnings.warn(
+                f"{name} is '{what}', which has no name in a file. Register it under one, use a schedule with a kind, "
+                f"or load with custom_objects={{{name.partition('.')[0]!r}: ...}}.",
+                stacklevel=3,
+            )
+
+    def _save_for_sb3(self, path: Place, left_out: set[str]) -> None:
+        from everlearn.ppo.exporting import to_sb3
+
+        require_finite_state(self.get_parameters())
+        file = io.BytesIO()
+        to_sb3(self).save(file, exclude=left_out)
+        write_to(path, [file.getbuffer()])
+
+    @classmethod
+    def load(
+        cls,
+        path: Place,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        trust: bool = False,
+        sha256: str | None = None,
+        limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """A new model from a file; nothing in the file is executed, and the caller's generators stay as they are.
+
+        Args:
+            path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+            env: Its new environment. If the model was trained on normalised observations, an environment without a
+                normaliser gets one with the saved statistics, which rests until ``learn``; one with a normaliser has
+                its statistics replaced.
+            device: Where it computes.
+            custom_objects: Arguments to take instead of the saved ones, where the file has them: what could not be
+                saved, such as a schedule that is a function, comes back by these.
+            print_system_info: Whether to print versions.
+            force_reset: Whether the environment is reset before training goes on.
+            trust: Read a file of Stable-Baselines3 with SB3's own loader, which executes what the file brings along.
+            sha256: The file's SHA-256 in hexadecimal; another file is refused.
+            limits: How much the file may ask for; ``everlearn.checkpoint.limits.LIMITS`` by default.
+            kwargs: Arguments that differ from the saved ones; hyper-parameters given here are in force.
+
+        Raises:
+            CheckpointError: If the file is damaged, too large, no model, or does not fit; nothing was executed.
+            ArgumentError: If there is no such argument.
+            FileNotFoundError: If there is no file.
+        """
+        with _generators_untouched():
+            if trust:
+                from everlearn.ppo.importing import load_trusted
+
+                return load_trusted(cls, path, env, device, custom_objects, sha256=sha256, limits=limits, **kwargs)
+            file = read_model_file(path, limits or LIMITS, sha256)
+            if print_system_info:
+                _print_libraries(file.manifest)
+            wrapped = None if env is None else cls._wrap_env(env, int(kwargs.get("verbose", 0)))
+            model = loaded(Blueprint(cls, file, wrapped, device, kwargs, custom_objects or {}))
+        if model.env is not None:
+            if force_reset:
+                model._last_obs = None
+            model.set_env(model.env, force_reset=False)
+        return model
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        require_none_lost({name: getattr(self, name) for name in SCHEDULED})
+        return super()._setup_learn(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the model's file and nothing else: no environment, no logger, no function."""
+        self._warn_of_functions(())
+        return _unpickled, (type(self), self._file(), str(self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy through the file, with the functions that no file can hold."""
+        lost = {name for name, data in configuration(self).items() if list(opaque_places(data, name))}
+        objects = {name: getattr(self, ATTRIBUTES.get(name, name)) for name in lost}
+        return type(self).load(io.BytesIO(self._file()), device=self.device, custom_objects=objects)
+
+    def _file(self) -> bytes:
+        return b"".join(pack(*self.file_contents()))
+
+
+@contextmanager
+def _generators_untouched() -> Iterator[None]:
+    """The global generators afterwards are what they were before."""
+    generators = GlobalGenerators()
+    before = generators.state_dict()
+    try:
+        yield
+    finally:
+        generators.load_state_dict(before)
+
+
+def _print_libraries(manifest: Mapping[str, Any]) -> None:
+    print("== CURRENT SYSTEM INFO ==")
+    get_system_info()
+    print("== SAVED MODEL SYSTEM INFO ==")
+    print(json.dumps({key: manifest.get(key) for key in ("libraries", "runtime", "created")}, indent=1))
+
+
+def _unpickled(kind: type[SavedLearner], file: bytes, device: str) -> SavedLearner:
+    """The model of a pickle, on its device where this machine has one of that kind."""
+    here = device if torch.device(device).type == "cpu" or torch.cuda.is_available() else "cpu"
+    return kind.load(io.BytesIO(file), device=here)
