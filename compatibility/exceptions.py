@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PPO = "everlearn.PPO"
 DISTRIBUTIONAL_PPO = "everlearn.DistributionalPPO"
-LIMITS = {PPO: 3, DISTRIBUTIONAL_PPO: 10}
+LIMITS = {PPO: 3, DISTRIBUTIONAL_PPO: 12}
 """The classes, and how many exceptions each may have."""
 
 
@@ -32,9 +32,17 @@ GAE_CASES = tuple(
     for gae_lambda in ("1.0", "0.9")
 )
 
+PICKLES = Excused(
+    "test_save_load.py",
+    ("test_cast_lr_schedule", "test_load_invalid_object"),
+    "The tests save a model whose learning rate is a lambda, and find it pickled in the file. Files of everlearn hold "
+    'no code: use a schedule with a kind, such as `"lin_3e-4"`, or load with `custom_objects={"learning_rate": ...}`.',
+)
+
 EXCUSED: dict[str, tuple[Excused, ...]] = {
-    PPO: (),
+    PPO: (PICKLES,),
     DISTRIBUTIONAL_PPO: (
+        PICKLES,
         Excused(
             "test_gae.py",
             GAE_CASES,

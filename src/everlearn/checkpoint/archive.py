@@ -12,12 +12,12 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.errors import CheckpointError, Corrupt, TooLarge, Truncated, Unsupported, Untrusted
@@ -26,6 +26,7 @@ from everlearn.checkpoint.foreign import refusal
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.core.errors import ArgumentError
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "everlearn_v3", 3
 NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")
@@ -53,21 +54,23 @@ def pack(members: Mapping[str, Buffer], about: Mapping[str, Any]) -> list[Buffer
     Raises:
         TooLarge: If the file would be larger than a zip archive can be.
     """
-    contents = {name: memoryview(content).cast("B") for name, content in members.items()}
+    contents = [memoryview(content).cast("B") for content in members.values()]
+    sums = _of_each(lambda content: (hashlib.sha256(content).hexdigest(), zlib.crc32(content)), contents)
     files = {
         name: {"bytes": len(content), "sha256": sha}
-        for (name, content), sha in zip(contents.items(), _hashes(list(contents.values())), strict=True)
+        for name, content, (sha, _) in zip(members, contents, sums, strict=True)
     }
     head = {"format": FORMAT, "version": VERSION, "min_reader": VERSION}
     manifest = strict_json.dumps({**head, **about, "content_id": content_id(files), "files": files})
-    contents = {MANIFEST: memoryview(manifest), **contents}
-    size = sum(map(len, contents.values()))
+    contents = [memoryview(manifest), *contents]
+    checksums = [zlib.crc32(manifest), *(checksum for _, checksum in sums)]
+    size = sum(map(len, contents))
     if size > _LARGEST:
         raise TooLarge("the model", f"its file would have {size} bytes, {_LARGEST} are possible.", "Make it smaller.")
-    entries = [Entry(name, len(content), zlib.crc32(content)) for name, content in contents.items()]
+    entries = list(map(Entry, (MANIFEST, *members), map(len, contents), checksums))
     headers, directory = layout(entries)
     chunks: list[Buffer] = []
-    for header, content in zip(headers, contents.values(), strict=True):
+    for header, content in zip(headers, contents, strict=True):
         chunks += [header, content]
     return [*chunks, directory]
 
@@ -291,11 +294,17 @@ def _require_hashes(members: Mapping[str, memoryview], manifest: Mapping[str, An
 
 
 def _hashes(contents: Sequence[memoryview]) -> list[str]:
-    """The SHA-256 of each; large ones side by side, since hashing lets other threads run."""
+    return _of_each(lambda content: hashlib.sha256(content).hexdigest(), contents)
+
+
+def _of_each(function: Callable[[memoryview], T], contents: Sequence[memoryview]) -> list[T]:
+    """The function of each, in their order; side by side where they are large: hashing lets other threads run."""
     if sum(map(len, contents)) < _WORTH_THREADS:
-        return [hashlib.sha256(content).hexdigest() for content in contents]
+        return list(map(function, contents))
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda content: hashlib.sha256(content).hexdigest(), contents))
+        largest_first = sorted(range(len(contents)), key=lambda index: -len(contents[index]))
+        results = {index: pool.submit(function, contents[index]) for index in largest_first}
+        return [results[index].result() for index in range(len(contents))]
 
 
-_WORTH_THREADS = 2**20
+_WORTH_THREADS = 2**20  # bytes

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from everlearn.checkpoint import strict_json
@@ -25,12 +24,31 @@ from everlearn.checkpoint.archive import Archive
 from everlearn.checkpoint.errors import Corrupt, TooLarge
 from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import Limits
+from everlearn.core.digest import bits
 from everlearn.core.errors import StateError
 
 JSON, TENSORS = ".json", ".safetensors"
 _EXACT = 2**53
 """Up to here every reader of JSON keeps a whole number exactly."""
 _KEY_TYPES = (str, int)
+_LARGEST_ITEM = 8  # bytes: of a number of numpy's
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What a tensor may be, and the word for it in safetensors."""
 _HEADER_LENGTH = 8
 _TENSOR_MARK = b'"data_offsets"'
 
@@ -44,7 +62,7 @@ def members_of(name: str, state: Any) -> dict[str, Buffer]:
     encoder = _Encoder(name)
     members: dict[str, Buffer] = {name + JSON: strict_json.dumps(encoder.document(state, ""))}
     if encoder.tensors:
-        members[name + TENSORS] = save_tensors(encoder.tensors)
+        members[name + TENSORS] = _packed(encoder.tensors)
     return members
 
 
@@ -56,6 +74,23 @@ def state_of(archive: Archive, name: str, limits: Limits) -> Any:
         TooLarge: If they ask for more than the limits allow.
     """
     return _Decoder(archive, name, limits).state(archive.json(name + JSON), "")
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors in the safetensors format: the header's length, the header, and the values one after the other.
+
+    The library would copy them twice.
+    """
+    header: dict[str, Any] = {}
+    values: list[memoryview] = []
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        values.append(bits(tensor).numpy().data)
+    encoded = strict_json.dumps(header)
+    encoded += b" " * (-len(encoded) % _HEADER_LENGTH)
+    return b"".join([len(encoded).to_bytes(_HEADER_LENGTH, "little"), encoded, *values])
 
 
 @final
@@ -96,12 +131,11 @@ class _Encoder:
 
     def _entered(self, tensor: Tensor, path: str) -> str:
         """The name under which a tensor is written; one that was written already has the name of then."""
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype is torch.complex128:
+        if tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
             raise self._refusal(tensor, path)
         identity = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
         if not tensor.numel() or identity not in self._written:
-            contiguous = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
-            self._written[identity] = self._named(contiguous, path)
+            self._written[identity] = self._named(tensor, path)
         return self._written[identity]
 
     def _named(self, tensor: Tensor, path: str) -> str:
@@ -114,10 +148,9 @@ class _Encoder:
 
     def _from_numpy(self, value: np.ndarray | np.generic, path: str) -> Tensor:
         array = np.array(value, dtype=value.dtype.newbyteorder("="))
-        try:
-            return torch.from_numpy(array)
-        except TypeError:
-            raise self._refusal(value, path) from None
+        if array.dtype.kind not in "biufc" or array.dtype.itemsize > _LARGEST_ITEM:
+            raise self._refusal(value, path)
+        return torch.from_numpy(array)
 
     def _refusal(self, value: Any, path: str) -> StateError:
         kind = f"{type(value).__name__}{f' of {value.dtype}' if hasattr(value, 'dtype') else ''}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,24 @@ def digest(state: Any) -> str:
 
 
 def identical(state: Any, other: Any) -> bool:
-    """Whether two states would have the same digest; quicker than two digests.
+    """Whether two states would have the same digest; much quicker than two digests.
 
     Raises:
         StateError: As ``digest`` does.
     """
-    pairs = zip_longest(_leaves(state, ""), _leaves(other, ""))
-    return all(one == another for one, another in pairs)
+    if isinstance(state, Mapping) and isinstance(other, Mapping):
+        return state.keys() == other.keys() and all(identical(state[key], other[key]) for key in state)
+    if isinstance(state, list | tuple) and isinstance(other, list | tuple):
+        return len(state) == len(other) and all(map(identical, state, other))
+    if isinstance(state, torch.Tensor) and isinstance(other, torch.Tensor):
+        return (state.dtype, state.shape) == (other.dtype, other.shape) and torch.equal(bits(state), bits(other))
+    return digest(state) == digest(other)
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's values as bytes, (numel * itemsize,), in the processor's memory; a view where they are there."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return plain.reshape(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
 
 
 def _leaves(state: Any, path: str) -> Iterator[tuple[str, bytes]]:
@@ -54,8 +64,7 @@ def _leaves(state: Any, path: str) -> Iterator[tuple[str, bytes]]:
 
 def _content(value: Any, path: str) -> bytes:
     if isinstance(value, torch.Tensor):
-        plain = value.detach().cpu().contiguous()
-        return f"{plain.dtype} {tuple(plain.shape)} ".encode() + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{value.dtype} {tuple(value.shape)} ".encode() + bits(value).numpy().tobytes()
     if isinstance(value, np.ndarray | np.generic) and value.dtype != object:
         return f"{value.dtype} {value.shape} ".encode() + value.tobytes()
     if value is None or isinstance(value, bool | int | float | str | bytes):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from everlearn.core.digest import identical
 from everlearn.environments.normaliser import check_normaliser_state
 from everlearn.ppo.blueprint import Blueprint, Model, refused
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
-from everlearn.ppo.model_file import LIBRARIES, MEMBER_OF, ModelFile, learned_states
+from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, libraries
 from everlearn.ppo.options import OptimizerOptions
 from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.state import SWITCHES, HyperparameterState, is_opaque
@@ -75,7 +74,7 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
         # A part that a given argument has switched on begins anew.
         new = {part for part, name in SWITCHES.items() if name in blueprint.given and part not in learned}
         wanted = {part: state for part, state in model.get_parameters().items() if part in new} | learned
-        model.set_parameters(wanted, exact_match=True, device=blueprint.device)
+        model.take_parameters(wanted, exact_match=True, device=blueprint.device)
     present = model.get_parameters()
     for part, saved in learned.items():
         if part in present and not identical(present[part], saved):
@@ -129,10 +128,9 @@ def _warn_of_other_libraries(file: ModelFile) -> None:
     """Row 10 of the failure modes: other versions load, and the last bits of what follows may differ."""
     saved = file.manifest.get("libraries")
     saved = saved if isinstance(saved, Mapping) else {}
+    here = libraries()
     different = [
-        f"{name} {saved[name]} (here {version(name)})"
-        for name in LIBRARIES
-        if name in saved and saved[name] != version(name)
+        f"{name} {saved[name]} (here {here[name]})" for name in here if saved.get(name, here[name]) != here[name]
     ]
     if different:
         warnings.warn(

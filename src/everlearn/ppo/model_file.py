@@ -6,6 +6,7 @@ import inspect
 import platform
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
     """The states of the parts that have one of some roles, as files hold them."""
     tree = model.state_tree().subset(roles)
     parts = {name: tree[name].state_dict() for name in tree}
-    parts["policy.optimizer"] = state_by_name(model.policy.optimizer, model.policy)
+    policy = getattr(model.policy, "_orig_mod", model.policy)  # within what torch.compile puts around it
+    parts |= {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
     normaliser = model.normaliser_state
     return parts if normaliser is None else {**parts, "normaliser": normaliser}
 
@@ -139,7 +141,7 @@ def origin(device: torch.device) -> dict[str, Any]:
     """When, with what and on what a file is written."""
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "libraries": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "libraries": libraries(),
         "runtime": {
             "device": str(device),
             "threads": torch.get_num_threads(),
@@ -148,6 +150,12 @@ def origin(device: torch.device) -> dict[str, Any]:
             "system": platform.system(),
         },
     }
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The versions of what a file depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def information(model: PersistentLearner, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +187,7 @@ class ModelFile:
 
     def __init__(self, archive: Archive, limits: Limits, kinds: Collection[str] = MODEL_KINDS) -> None:
         self.archive, self.limits, self.manifest = archive, limits, archive.manifest
+        self._decoded: dict[str, Any] = {}
         kind = self.manifest.get("kind")
         if kind not in kinds:
             remedy = f"Name a file that holds one of: {', '.join(kinds)}."
@@ -201,10 +210,13 @@ class ModelFile:
         Raises:
             Corrupt: If it is missing or damaged.
         """
-        state = state_of(self.archive, MEMBER_OF.get(part, part), self.limits)
-        if not isinstance(state, Mapping):
-            raise Corrupt(self.archive.file, "the state is no mapping.", "Restore the file.", MEMBER_OF.get(part, part))
-        return state
+        if part not in self._decoded:
+            state = state_of(self.archive, MEMBER_OF.get(part, part), self.limits)
+            if not isinstance(state, Mapping):
+                member = MEMBER_OF.get(part, part) + JSON
+                raise Corrupt(self.archive.file, "the state is no mapping.", "Restore the file.", member)
+            self._decoded[part] = state
+        return self._decoded[part]
 
     def config(self) -> dict[str, Any]:
         """The arguments as plain data."""
@@ -234,8 +246,7 @@ def read_model_file(
 
 def learned_states(file: ModelFile, model: PersistentLearner) -> dict[str, Any]:
     """What ``set_parameters`` takes, from a file."""
-    learned = [part for part in file.parts() if part in LEARNED]
-    states = {part: file.state(part) for part in learned}
+    states = {part: file.state(part) for part in file.parts() if part in LEARNED}
     if "policy.optimizer" in states:
         states["policy.optimizer"] = state_by_number(states["policy.optimizer"], model.policy.optimizer, model.policy)
     return states

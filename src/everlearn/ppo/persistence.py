@@ -69,16 +69,22 @@ class PersistentLearner(NormalisedLearner):
             if isinstance(load_path_or_dict, Mapping)
             else learned_states(read_model_file(load_path_or_dict), self)
         )
-        given = {name: state for name, state in given.items() if not self._is_left_out(name)}
-        require_finite_state(given)
         before, complete = snapshot(self.get_parameters()), False
         try:
-            super().set_parameters(given, exact_match, device)
+            self.take_parameters(given, exact_match, device)
             complete = True
         finally:
             if not complete:
                 super().set_parameters(before, exact_match=True, device=device)
-        if not exact_match and "policy" in given and "vgs_state" not in given:
+
+    def take_parameters(
+        self, given: Mapping[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """``set_parameters`` of a model that is thrown away if it fails: parts may have changed then."""
+        wanted = {name: state for name, state in given.items() if not self._is_left_out(name)}
+        require_finite_state(wanted)
+        super().set_parameters(wanted, exact_match, device)
+        if not exact_match and "policy" in wanted and "vgs_state" not in wanted:
             self._reset_scaler()
 
     def _is_left_out(self, name: str) -> bool:
