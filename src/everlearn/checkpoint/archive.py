@@ -146,6 +146,22 @@ def read_archive(source: Path | io.BufferedIOBase, *, limits: Limits = LIMITS, s
     return _read(source, file, limits, sha256)
 
 
+def read_manifest(path: Path, *, limits: Limits = LIMITS) -> dict[str, Any]:
+    """What a file says of itself; the rest of it is not looked at.
+
+    Raises:
+        CheckpointError: If the manifest is damaged or none of ours.
+    """
+    file = str(path)
+    with path.open("rb") as opened:
+        head = memoryview(opened.read(_LOCAL.size + len(MANIFEST)))
+        if not _is_ours(head):
+            raise Unsupported(file, "it does not begin as a file of everlearn.", "Name one that everlearn has written.")
+        crc, size = _LOCAL.unpack(head[: _LOCAL.size])[6:8]
+        content = memoryview(opened.read(min(size, limits.manifest_bytes + 1)))
+    return _manifest(content, Entry(MANIFEST, size, crc), file, limits)
+
+
 def _read(opened: io.BufferedIOBase, file: str, limits: Limits, sha256: str | None) -> Archive:
     content = _content(opened, file, limits)
     if sha256 is not None:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from everlearn.checkpoint.errors import SaveError
@@ -106,3 +107,50 @@ def sync_directory(directory: Path, name: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path, name: str) -> None:
+    """Delete a file; one that is gone already is no error."""
+    operation(name, path)
+    path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to ``NAME.corrupt``, or with a number if there is one; its bytes stay.
+
+    Returns:
+        Its new path.
+    """
+    for number in count():
+        target = path.with_name(f"{path.name}.corrupt{f'-{number}' if number else ''}")
+        if not target.exists():
+            operation("quarantine:rename", path)
+            path.rename(target)
+            sync_directory(path.parent, "quarantine:directory")
+            return target
+    raise AssertionError("there is always a free number")
+
+
+def sweep(directory: Path) -> list[Path]:
+    """Remove the drafts that processes which are gone have left in a directory.
+
+    Returns:
+        What was removed.
+    """
+    drafts = [path for path in directory.glob(f"{DRAFT}*-*-*") if not _is_alive(path.name.split("-")[-2])]
+    for draft in drafts:
+        remove(draft, "sweep:remove")
+    return drafts
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this number is there; this one does not count, for it writes one file at a time."""
+    if not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
