@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,3 +58,14 @@ class GlobalGenerators:
         torch.set_rng_state(state_dict["torch"])
         for device, state in zip(range(torch.cuda.device_count()), state_dict.get("cuda", ()), strict=False):
             torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """The global generators afterwards are what they were before."""
+    generators = GlobalGenerators()
+    before = generators.state_dict()
+    try:
+        yield
+    finally:
+        generators.load_state_dict(before)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from everlearn.checkpoint.codec import JSON
-from everlearn.checkpoint.errors import CheckpointError, Mismatch, NonFinite, TooLarge
+from everlearn.checkpoint.errors import CheckpointError, Mismatch, NonFinite
 from everlearn.core.errors import ArgumentError, NonFiniteError, suggestion
-from everlearn.ppo.frugal import frugal
+from everlearn.ppo.frugal import frugal, require_small_buffer
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.model_file import CONFIG, SPACES, ModelFile, constructor_arguments, lost
 from everlearn.ppo.schedules import LostSchedule
@@ -78,6 +76,8 @@ class Blueprint(Generic[Model]):
         arguments = self._arguments()
         policy, n_envs, switched_off = (arguments.pop(name) for name in ("policy", "n_envs", "switched_off"))
         spaces = self._spaces()
+        if type(n_envs) is not int or n_envs < 1:
+            raise Mismatch(self.file.archive.file, f"n_envs is {n_envs!r}.", "Do not use the file.", CONFIG + JSON)
         with refused(self.file, CONFIG + JSON):
             env: Any = self.env  # SB3's annotation leaves out None, which it means
             model = self.kind(policy, env, device=self.device, _init_setup_model=False, **arguments)
@@ -85,7 +85,8 @@ class Blueprint(Generic[Model]):
             model.switched_off = [name for name in SWITCHES.values() if name in off]
             if self.env is None:
                 vars(model).update(spaces, n_envs=n_envs)
-            self._require_small_buffer(model)
+            samples = model.n_steps * model.n_envs
+            require_small_buffer(spaces.values(), samples, self.file.archive.file, self.file.limits)
             with frugal(weights, self.file.archive.file):
                 self._set_up(model)
         return model
@@ -170,18 +171,3 @@ class Blueprint(Generic[Model]):
                     f"policy_kwargs={replaced['policy_kwargs']!r} do not equal the stored policy_kwargs={stored!r}.",
                     "Leave policy_kwargs out.",
                 )
-
-    def _require_small_buffer(self, model: Model) -> None:
-        """Compare the rollout buffer with the limit before anything allocates it."""
-        spaces = (model.observation_space, model.action_space)
-        shapes = [one.shape for space in spaces for one in (getattr(space, "spaces", None) or {"": space}).values()]
-        numbers = sum(math.prod(shape or (1,)) for shape in shapes) + 6  # rewards, returns, values, advantages, ...
-        size = model.n_steps * model.n_envs * numbers * np.dtype(np.float32).itemsize
-        allowed = self.file.limits.buffer_bytes
-        if not 0 <= size <= allowed:
-            raise TooLarge(
-                self.file.archive.file,
-                f"its rollout buffer would have {size} bytes, {allowed} are allowed.",
-                "If you trust the file, raise limits=Limits(buffer_bytes=...).",
-                CONFIG + JSON,
-            )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from everlearn.checkpoint.errors import TooLarge
+from everlearn.checkpoint.limits import Limits
 
 _SHARE = 32  # tensors of optimizer, scaler and scratch for each parameter
 _SLACK = 4_000_000  # elements that small networks may need besides: tables of noise, samples
@@ -93,3 +95,35 @@ class _LeftUninitialised(TorchFunctionMode):
             if isinstance(tensor, nn.Parameter):
                 return tensor
         return func(*args, **arguments)
+
+
+def require_small_buffer(spaces_of: Iterable[spaces.Space[Any]], samples: int, file: object, limits: Limits) -> None:
+    """Refuse a rollout buffer beyond the limit, before anything allocates it.
+
+    Args:
+        spaces_of: Observation and action space.
+        samples: Steps of a rollout, over all environments.
+        file: For messages.
+        limits: What is allowed.
+
+    Raises:
+        TooLarge: If it would be larger.
+    """
+    numbers = sum(math.prod(shape) for space in spaces_of for shape in _shapes(space)) + _FIGURES
+    size = samples * numbers * _FLOAT_BYTES
+    if size > limits.buffer_bytes:
+        raise TooLarge(
+            file,
+            f"its rollout buffer would have {size} bytes, {limits.buffer_bytes} are allowed.",
+            "Give another n_steps or, if you trust the file, raise limits=Limits(buffer_bytes=...).",
+        )
+
+
+_FIGURES = 6  # of each sample: reward, episode start, value, log-probability, advantage, return
+_FLOAT_BYTES = 4
+
+
+def _shapes(space: spaces.Space[Any]) -> list[tuple[int, ...]]:
+    if isinstance(space, spaces.Dict):
+        return [shape for part in space.values() for shape in _shapes(part)]
+    return [space.shape or ()]

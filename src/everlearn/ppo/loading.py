@@ -29,8 +29,7 @@ def loaded(blueprint: Blueprint[Model]) -> Model:
     """
     file = blueprint.file
     _warn_of_other_libraries(file)
-    with refused(file, "policy" + TENSORS):
-        weights = file.state("policy")
+    weights = file.weights()
     model = blueprint.built(weights)
     require_fit(weights, model.policy.state_dict(), file)
     _restore_learned(model, blueprint)
@@ -41,7 +40,7 @@ def loaded(blueprint: Blueprint[Model]) -> Model:
     return model
 
 
-def require_fit(weights: Mapping[str, Any], own: Mapping[str, Tensor], file: ModelFile) -> None:
+def require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], file: ModelFile) -> None:
     """Names, shapes and dtypes of a file's weights are those of a network's.
 
     Raises:
@@ -140,5 +139,5 @@ def _warn_of_other_libraries(file: ModelFile) -> None:
         )
 
 
-def _form(tensor: Any) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"

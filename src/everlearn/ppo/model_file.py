@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive, read_archive
@@ -217,6 +218,17 @@ class ModelFile:
                 raise Corrupt(self.archive.file, "the state is no mapping.", "Restore the file.", member)
             self._decoded[part] = state
         return self._decoded[part]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The policy's weights.
+
+        Raises:
+            Corrupt: If they are missing, damaged or something else.
+        """
+        state = self.state("policy")
+        if not all(isinstance(weight, Tensor) for weight in state.values()):
+            raise Corrupt(self.archive.file, "these are no weights.", "Restore the file.", "policy" + JSON)
+        return dict(state)
 
     def config(self) -> dict[str, Any]:
         """The arguments as plain data."""

@@ -56,8 +56,7 @@ def load_policy(
     arguments = file.config()
     for path, what in opaque_places(arguments, "policy"):
         raise lost(path, what, file.archive.file)
-    with refused(file, "policy" + TENSORS):
-        weights = file.state("policy")
+    weights = file.weights()
     with refused(file, CONFIG + JSON), frugal(weights, file.archive.file):
         given: dict[str, Any] = {name: resolved(data, name) for name, data in arguments.items()}
         spaces: dict[str, Any] = file.spaces()

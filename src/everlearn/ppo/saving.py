@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -18,7 +17,7 @@ from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, write_to
 from everlearn.core.errors import ArgumentError
-from everlearn.core.rng import GlobalGenerators
+from everlearn.core.rng import kept_generators
 from everlearn.core.stateful import Role
 from everlearn.ppo.blueprint import Blueprint
 from everlearn.ppo.hyperparameters import SCHEDULED
@@ -148,7 +147,7 @@ class SavedLearner(PersistentLearner):
             ArgumentError: If there is no such argument.
             FileNotFoundError: If there is no file.
         """
-        with _generators_untouched():
+        with kept_generators():
             if trust:
                 from everlearn.ppo.importing import load_trusted
 
@@ -163,6 +162,38 @@ class SavedLearner(PersistentLearner):
                 model._last_obs = None
             model.set_env(model.env, force_reset=False)
         return model
+
+    @classmethod
+    def import_weights(
+        cls,
+        path: Place,
+        env: GymEnv | str,
+        policy: str | type[Any] = "MlpPolicy",
+        *,
+        sha256: str | None = None,
+        limits: Limits | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """A new model with the weights of a Stable-Baselines3 zip, or of a v1 or v2 file; nothing in it is executed.
+
+        Environment, policy and arguments are yours. Plain numbers of the file (``n_steps``, ``gamma``, ...) stand for
+        arguments that are not given. One warning tells what was left.
+
+        Args:
+            path: The file; its suffix ``.zip`` may be left out.
+            env: Its environment.
+            policy: As for the constructor.
+            sha256: The file's SHA-256 in hexadecimal; another file is refused.
+            limits: How much the file may ask for.
+            arguments: Of the constructor.
+
+        Raises:
+            CheckpointError: If the file is refused, its policy does not fit, or a number in it is not finite.
+            ArgumentError: If an argument is outside its range.
+        """
+        from everlearn.ppo.importing import import_weights
+
+        return import_weights(cls, path, env, policy, sha256=sha256, limits=limits or LIMITS, **arguments)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         require_none_lost({name: getattr(self, name) for name in SCHEDULED})
@@ -181,17 +212,6 @@ class SavedLearner(PersistentLearner):
 
     def _file(self) -> bytes:
         return b"".join(pack(*self.file_contents()))
-
-
-@contextmanager
-def _generators_untouched() -> Iterator[None]:
-    """The global generators afterwards are what they were before."""
-    generators = GlobalGenerators()
-    before = generators.state_dict()
-    try:
-        yield
-    finally:
-        generators.load_state_dict(before)
 
 
 def _print_libraries(manifest: Mapping[str, Any]) -> None:

@@ -1,0 +1,175 @@
+"""Models from files of other systems: the weights that can be had without trust, and the whole model with it.
+
+Rows 4, 5, 7 and 36 of the failure-mode table: no pickle runs unless the caller trusts the file, old formats come over
+with a word on what they lack, nothing is allocated on a file's word alone, and what does not fit is named.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import stable_baselines3
+import torch
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from everlearn.checkpoint.foreign import Kind, recognise, refusal
+from everlearn.checkpoint.limits import LIMITS, Limits
+from everlearn.checkpoint.places import Place
+from everlearn.core.errors import ArgumentError, Noted
+from everlearn.core.rng import kept_generators
+from everlearn.ppo.adopting import adopt
+from everlearn.ppo.frugal import require_small_buffer
+from everlearn.ppo.imported import COUNTERS, RULES, content_of, imported_from
+from everlearn.ppo.persistence import PersistentLearner
+
+Model = TypeVar("Model", bound=PersistentLearner)
+
+_NO_NORMALISER = (
+    "normaliser: such files have none. If the policy was trained on normalised observations, give an env with the "
+    "statistics, as VecNormalize.load makes one."
+)
+_TRAINING = (*COUNTERS, "_episode_num", "_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
+
+_FURTHER = (
+    *("rollout_buffer_class", "rollout_buffer_kwargs", "tensorboard_log"),
+    *("policy_kwargs", "verbose", "seed", "device"),
+)
+"""Arguments that a trusted model brings beside its hyper-parameters."""
+
+
+def import_weights(
+    cls: type[Model],
+    path: Place,
+    env: GymEnv | str,
+    policy: Any = "MlpPolicy",
+    *,
+    sha256: str | None = None,
+    limits: Limits = LIMITS,
+    **arguments: Any,
+) -> Model:
+    """A new model with the weights of a Stable-Baselines3 zip, or of a v1 or v2 file; nothing in the file is run.
+
+    Environment, policy and arguments are the caller's. Numbers that the file has in plain form (``n_steps``, ``gamma``,
+    ...) stand for arguments that are not given; pickled ones, as schedules are, do not. One warning tells what was
+    left.
+
+    Args:
+        cls: The class of the model.
+        path: The file; its suffix ``.zip`` may be left out.
+        env: Its environment.
+        policy: As for the constructor.
+        sha256: What the file's content has to hash to, in hexadecimal; None for no such demand.
+        limits: How much the file may ask for.
+        arguments: Of the constructor.
+
+    Raises:
+        CheckpointError: If the file is refused, its policy does not fit, or a number in it is not finite.
+        ArgumentError: If an argument is outside its range.
+    """
+    content, file = content_of(path, limits, sha256)
+    imported = imported_from(content, file, limits, given=arguments.keys() | _implied(arguments))
+    with kept_generators():
+        venv = _vectorised(cls, env)
+        chosen = {**imported.arguments, **arguments}
+        if "n_steps" in imported.arguments:
+            spaces = (venv.observation_space, venv.action_space)
+            require_small_buffer(spaces, chosen["n_steps"] * venv.num_envs, file, limits)
+        model = cls(policy, venv, **chosen)
+        with Noted(lambda: imported.hint):
+            kept = adopt(model, imported.parameters, file)
+        vars(model).update(imported.counters)
+    left = [*kept, *imported.left]
+    if unwrap_vec_normalize(venv) is None:
+        left.append(_NO_NORMALISER)
+    if left:
+        listed = "".join(f"\n  {sentence}" for sentence in left)
+        warnings.warn(f"{file} was imported; this was left:{listed}", stacklevel=3)
+    return model
+
+
+def load_trusted(
+    cls: type[Model],
+    path: Place,
+    env: GymEnv | None = None,
+    device: torch.device | str = "auto",
+    custom_objects: Mapping[str, Any] | None = None,
+    *,
+    sha256: str | None = None,
+    limits: Limits | None = None,
+    **arguments: Any,
+) -> Model:
+    """The model of a Stable-Baselines3 zip, read by Stable-Baselines3's own loader, which RUNS CODE OF THE FILE.
+
+    To be called only because the caller has said ``trust=True`` of this file.
+
+    Args:
+        cls: The class of the model.
+        path: The file; its suffix ``.zip`` may be left out.
+        env: Its environment; None for none.
+        device: Where it computes.
+        custom_objects: What Stable-Baselines3 is to take instead of what is pickled, by attribute.
+        sha256: What the file's content has to hash to, in hexadecimal; None for no such demand.
+        limits: How large it may be; the usual ones by default.
+        arguments: Of the constructor, in place of the file's.
+
+    Raises:
+        CheckpointError: If it is no file of Stable-Baselines3, or its policy does not fit.
+    """
+    content, file = content_of(path, limits or LIMITS, sha256)
+    kind = recognise(io.BytesIO(content))
+    if kind is Kind.EVERLEARN:  # which needs no trust
+        options = {"limits": limits, **arguments}
+        return cls.load(io.BytesIO(content), env, device, _plain(custom_objects), **options)
+    if kind is not Kind.SB3:
+        raise refusal(io.BytesIO(content), file)
+    with kept_generators():
+        theirs = stable_baselines3.PPO.load(io.BytesIO(content), env, device, _plain(custom_objects))
+        model = _equal_model(cls, theirs, arguments)
+        left = adopt(model, theirs.get_parameters(), file)
+    vars(model).update({name: getattr(theirs, name) for name in _TRAINING})
+    if left:
+        warnings.warn(f"{file} was loaded; this was left: {' '.join(left)}", stacklevel=3)
+    return model
+
+
+def _plain(custom_objects: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if custom_objects is None else dict(custom_objects)
+
+
+def _implied(arguments: Mapping[str, Any]) -> set[str]:
+    """Arguments that contradict one that is given."""
+    return {"target_kl"} if arguments.get("kl_penalty") else set()
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def _vectorised(cls: type[PersistentLearner], env: GymEnv | str | None) -> VecEnv:
+    made = maybe_make_env(env, 0) if env is not None else None
+    if made is None:
+        raise ArgumentError("import_weights needs the environment that the policy is for. Give env=...")
+    return cls._wrap_env(made)
+
+
+def _equal_model(cls: type[Model], theirs: stable_baselines3.PPO, given: Mapping[str, Any]) -> Model:
+    """A model of ours with the spaces, the policy and the hyper-parameters of one of Stable-Baselines3's."""
+    names = {kind: name for name, kind in stable_baselines3.PPO.policy_aliases.items()}
+    same = [name for name in RULES if name != "stats_window_size"]
+    arguments = {name: getattr(theirs, name) for name in (*same, *_FURTHER)}
+    arguments["stats_window_size"] = theirs._stats_window_size
+    if _implied(given):
+        arguments["target_kl"] = None
+    policy: Any = names.get(theirs.policy_class, theirs.policy_class)
+    env: Any = theirs.env
+    model = cls(policy, env, _init_setup_model=False, **{**arguments, **given})
+    if theirs.env is None:
+        vars(model).update(
+            observation_space=theirs.observation_space, action_space=theirs.action_space, n_envs=theirs.n_envs
+        )
+    model._setup_model()
+    return model
