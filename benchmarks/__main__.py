@@ -10,7 +10,7 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import learning, machine, optimizer_step, throughput, training
+from benchmarks import learning, machine, model_file, optimizer_step, throughput, training
 from benchmarks.measure import Announce
 from benchmarks.results import Report, save, write_page
 
@@ -23,12 +23,13 @@ class Benchmark(StrEnum):
 
     THROUGHPUT = "throughput"
     OPTIMIZERS = "optimizers"
+    FILES = "files"
     LEARNING = "learning"
 
 
 def main(
     names: Annotated[
-        list[Benchmark] | None, typer.Argument(metavar="NAME", help="throughput, optimizers, learning")
+        list[Benchmark] | None, typer.Argument(metavar="NAME", help="throughput, optimizers, files, learning")
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="See that it works; the figures mean nothing.")] = False,
     out: Annotated[
@@ -38,7 +39,7 @@ def main(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of learning.")] = 3,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time in learning.")] = 2,
 ) -> None:
-    """Measure everlearn beside its peers; without names throughput and optimizers, which takes some minutes.
+    """Measure everlearn beside its peers; without names all but learning, which takes some minutes.
 
     Leave the machine alone meanwhile. Learning takes an hour or more.
     """
@@ -46,7 +47,7 @@ def main(
     directory = out or (SHORT_RESULTS if short else RESULTS)
     described = machine.describe(threads)
     console, progress = Console(), Console(stderr=True, style="dim", highlight=False, soft_wrap=True)
-    for name in names or [Benchmark.THROUGHPUT, Benchmark.OPTIMIZERS]:
+    for name in names or [Benchmark.THROUGHPUT, Benchmark.OPTIMIZERS, Benchmark.FILES]:
         studies = training.Settings(seeds=seeds, jobs=jobs, threads=threads)
         report = _run(name, short, studies, progress.print)
         save(report, directory, described, short=short)
@@ -60,6 +61,8 @@ def _run(name: Benchmark, short: bool, studies: training.Settings, announce: Ann
         return throughput.run(throughput.SHORT if short else throughput.Settings(), announce)
     if name is Benchmark.OPTIMIZERS:
         return optimizer_step.run(optimizer_step.SHORT if short else optimizer_step.Settings(), announce)
+    if name is Benchmark.FILES:
+        return model_file.run(model_file.SHORT if short else model_file.Settings(), announce)
     return learning.run(learning.shortened(studies) if short else studies, announce)
 
 

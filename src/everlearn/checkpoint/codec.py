@@ -15,16 +15,14 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive
-from everlearn.checkpoint.errors import Corrupt, TooLarge
+from everlearn.checkpoint.errors import Corrupt
 from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import Limits
-from everlearn.core.digest import bits
+from everlearn.checkpoint.tensors import DTYPES, packed, unpacked
 from everlearn.core.errors import StateError
 
 JSON, TENSORS = ".json", ".safetensors"
@@ -32,25 +30,6 @@ _EXACT = 2**53
 """Up to here every reader of JSON keeps a whole number exactly."""
 _KEY_TYPES = (str, int)
 _LARGEST_ITEM = 8  # bytes: of a number of numpy's
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""What a tensor may be, and the word for it in safetensors."""
-_HEADER_LENGTH = 8
-_TENSOR_MARK = b'"data_offsets"'
 
 
 def members_of(name: str, state: Any) -> dict[str, Buffer]:
@@ -62,7 +41,7 @@ def members_of(name: str, state: Any) -> dict[str, Buffer]:
     encoder = _Encoder(name)
     members: dict[str, Buffer] = {name + JSON: strict_json.dumps(encoder.document(state, ""))}
     if encoder.tensors:
-        members[name + TENSORS] = _packed(encoder.tensors)
+        members[name + TENSORS] = packed(encoder.tensors)
     return members
 
 
@@ -74,23 +53,6 @@ def state_of(archive: Archive, name: str, limits: Limits) -> Any:
         TooLarge: If they ask for more than the limits allow.
     """
     return _Decoder(archive, name, limits).state(archive.json(name + JSON), "")
-
-
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """The tensors in the safetensors format: the header's length, the header, and the values one after the other.
-
-    The library would copy them twice.
-    """
-    header: dict[str, Any] = {}
-    values: list[memoryview] = []
-    end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        values.append(bits(tensor).numpy().data)
-    encoded = strict_json.dumps(header)
-    encoded += b" " * (-len(encoded) % _HEADER_LENGTH)
-    return b"".join([len(encoded).to_bytes(_HEADER_LENGTH, "little"), encoded, *values])
 
 
 @final
@@ -165,9 +127,9 @@ class _Decoder:
     """Rebuilds a state from its document and its tensors."""
 
     def __init__(self, archive: Archive, name: str, limits: Limits) -> None:
-        self._archive, self._name, self._limits = archive, name, limits
+        self._archive, self._name = archive, name
         content = archive.members.get(name + TENSORS)
-        self._tensors = {} if content is None else self._loaded(content)
+        self._tensors = {} if content is None else unpacked(content, archive.file, name + TENSORS, limits)
         self._marks: dict[str, Callable[[Any, str], Any]] = {
             "$tensor": self._tensor,
             "$array": lambda key, path: self._tensor(key, path).numpy(),
@@ -189,19 +151,6 @@ class _Decoder:
         if len(document) > 1 or mark not in self._marks:
             raise self._damaged(f"'{mark}' at '{path}' has no meaning.")
         return self._marks[mark](document[mark], path)
-
-    def _loaded(self, content: memoryview) -> dict[str, Tensor]:
-        """The tensors of a member, whose header is measured before it is parsed."""
-        length = int.from_bytes(content[:_HEADER_LENGTH], "little")
-        if length > self._limits.header_bytes:
-            raise self._excess(f"the header of its tensors has {length} bytes", "header_bytes")
-        count = bytes(content[_HEADER_LENGTH : _HEADER_LENGTH + length]).count(_TENSOR_MARK)
-        if count > self._limits.tensors:
-            raise self._excess(f"it has {count} tensors", "tensors")
-        try:
-            return load_tensors(bytes(content))
-        except (SafetensorError, ValueError, RuntimeError, KeyError, OverflowError) as error:
-            raise self._damaged(f"the tensors cannot be read ({error}).", TENSORS) from error
 
     def _list(self, items: Any, path: str) -> list[Any]:
         if not isinstance(items, list):
@@ -231,13 +180,8 @@ class _Decoder:
             raise self._damaged(f"{text!r} at '{path}' is no whole number.")
         return int(text)
 
-    def _damaged(self, problem: str, member: str = JSON) -> Corrupt:
-        return Corrupt(self._archive.file, problem, "Restore the file from a copy.", self._name + member)
-
-    def _excess(self, problem: str, limit: str) -> TooLarge:
-        allowed = getattr(self._limits, limit)
-        remedy = f"If you trust the file, raise limits=Limits({limit}=...)."
-        return TooLarge(self._archive.file, f"{problem}, {allowed} are allowed.", remedy, self._name + TENSORS)
+    def _damaged(self, problem: str) -> Corrupt:
+        return Corrupt(self._archive.file, problem, "Restore the file from a copy.", self._name + JSON)
 
 
 _DIGITS = 100

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from everlearn.core.errors import EverlearnError, NonFiniteError, StateError
 
@@ -65,6 +66,25 @@ class NoValidCheckpoint(CheckpointError):  # noqa: N818
         problem = f"there is no checkpoint that can be loaded{':' if reasons else '.'}{listed}"
         remedy = "\nTrain again, or restore one from a copy." if reasons else "Train first."
         super().__init__(directory, problem, remedy)
+
+
+_DATA_OF_A_FILE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What constructors and ``load_state_dict`` of torch, SB3 and users raise for data that do not fit."""
+
+
+@contextmanager
+def refused(file: object, member: str) -> Iterator[None]:
+    """Inside, data of a file meet the objects that should take them: what these raise becomes the file's error."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except NonFiniteError as error:
+        raise NonFinite(file, str(error), "Load an earlier file.", member) from error
+    except _DATA_OF_A_FILE as error:
+        raise Mismatch(
+            file, f"it does not fit ({type(error).__name__}: {error}).", "Load it as it was saved.", member
+        ) from error
 
 
 class SaveError(EverlearnError):

@@ -14,6 +14,7 @@ class Limits:
         members: Members of the archive.
         manifest_bytes: Size of the manifest, in bytes.
         json_bytes: Size of any other JSON member, in bytes.
+        config_bytes: Size of the configuration, in bytes.
         json_depth: Nesting of lists and objects.
         header_bytes: Size of the header of a tensor member, in bytes.
         tensors: Tensors in one member.
@@ -23,7 +24,8 @@ class Limits:
     file_bytes: int = 2 * 2**30
     members: int = 64
     manifest_bytes: int = 2**20
-    json_bytes: int = 8 * 2**20
+    json_bytes: int = 2**20
+    config_bytes: int = 2**18
     json_depth: int = 32
     header_bytes: int = 8 * 2**20
     tensors: int = 20_000

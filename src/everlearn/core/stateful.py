@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -52,12 +52,14 @@ class Attributes:
 
     Args:
         owner: The object.
-        attributes: Their names; their values are plain data, tensors or arrays.
+        attributes: Their names; their values are plain data, tensors or arrays. As a mapping, name to whether a value
+            will do.
     """
 
-    def __init__(self, owner: object, attributes: Iterable[str]) -> None:
+    def __init__(self, owner: object, attributes: Iterable[str] | Mapping[str, Callable[[Any], bool]]) -> None:
         self._owner = owner
         self.attributes = tuple(attributes)
+        self._fits = dict(attributes) if isinstance(attributes, Mapping) else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Name to value."""
@@ -67,11 +69,14 @@ class Attributes:
         """Assign the values of a snapshot.
 
         Raises:
-            StateError: If one is missing; nothing has changed then.
+            StateError: If one is missing or will not do; nothing has changed then.
         """
         missing = [name for name in self.attributes if name not in state_dict]
         if missing:
             raise StateError(f"The state lacks {missing}. Load what an object with the same attributes has saved.")
+        for name, fits in self._fits.items():
+            if not fits(state_dict[name]):
+                raise StateError(f"{name} cannot be {state_dict[name]!r}. Load what such an object has saved.")
         for name in self.attributes:
             setattr(self._owner, name, state_dict[name])
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from everlearn.checkpoint.archive import pack, read_archive
 from everlearn.checkpoint.codec import members_of, state_of
-from everlearn.checkpoint.errors import Mismatch, Unsupported
+from everlearn.checkpoint.errors import Unsupported, refused
 from everlearn.checkpoint.limits import LIMITS
 from everlearn.checkpoint.places import Place, source_at, write_to
 from everlearn.core.errors import NonFiniteError, StateError, require_in_range
@@ -133,15 +133,11 @@ class Normaliser(VecNormalize):
         if archive.manifest.get("kind") != "normaliser":
             kind = archive.manifest.get("kind")
             raise Unsupported(archive.file, f"it holds a {kind!r}.", "Name a file that a normaliser has saved.")
-        try:
+        with refused(archive.file, "normaliser"):
             state = state_of(archive, "normaliser", LIMITS)
             check_normaliser_state(state, venv.observation_space)
             normaliser = Normaliser(venv, **state["settings"])
             normaliser.load_state_dict(state)
-        except (AttributeError, LookupError, TypeError, StateError) as error:
-            raise Mismatch(
-                archive.file, f"it does not fit ({error}).", "Use the environment it was saved with."
-            ) from error
         return normaliser
 
     def state_dict(self) -> dict[str, Any]:

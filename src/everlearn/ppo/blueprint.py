@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -12,8 +11,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from everlearn.checkpoint.codec import JSON
-from everlearn.checkpoint.errors import CheckpointError, Mismatch, NonFinite
-from everlearn.core.errors import ArgumentError, NonFiniteError, suggestion
+from everlearn.checkpoint.errors import Mismatch, refused
+from everlearn.core.errors import ArgumentError, suggestion
+from everlearn.ppo.argument_types import require_kind
 from everlearn.ppo.frugal import frugal, require_small_buffer
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.model_file import CONFIG, SPACES, ModelFile, constructor_arguments, lost
@@ -28,22 +28,6 @@ Model = TypeVar("Model", bound="SavedLearner")
 
 ALIASES = {"policy_class": "policy", "lr_schedule": "learning_rate"}
 """What SB3 calls some arguments among its custom objects."""
-_DATA_OF_A_FILE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What constructors and ``load_state_dict`` of torch, SB3 and users raise for data that do not fit."""
-
-
-@contextmanager
-def refused(file: ModelFile, member: str) -> Iterator[None]:
-    """Inside, data of a file meet the objects that should take them: what these raise becomes the file's error."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except NonFiniteError as error:
-        raise NonFinite(file.archive.file, str(error), "Load an earlier file.", member) from error
-    except _DATA_OF_A_FILE as error:
-        problem = f"it does not fit ({type(error).__name__}: {error})."
-        raise Mismatch(file.archive.file, problem, "Load it as it was saved.", member) from error
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,7 @@ class Blueprint(Generic[Model]):
         spaces = self._spaces()
         if type(n_envs) is not int or n_envs < 1:
             raise Mismatch(self.file.archive.file, f"n_envs is {n_envs!r}.", "Do not use the file.", CONFIG + JSON)
-        with refused(self.file, CONFIG + JSON):
+        with refused(self.file.archive.file, CONFIG + JSON):
             env: Any = self.env  # SB3's annotation leaves out None, which it means
             model = self.kind(policy, env, device=self.device, _init_setup_model=False, **arguments)
             off = {*switched_off, *(name for name, value in self.given.items() if value is False)}
@@ -122,12 +106,18 @@ class Blueprint(Generic[Model]):
     def _argument(self, name: str, data: Any) -> Any:
         """An argument from its plain data; a schedule that was a function is replaced by its last value."""
         if name in SCHEDULED and isinstance(data, Mapping) and OPAQUE in data:
-            with refused(self.file, CONFIG + JSON):
+            with refused(self.file.archive.file, CONFIG + JSON):
                 return LostSchedule(str(data[OPAQUE]), float(data["value"]))
         for path, what in opaque_places(data, name):
             raise lost(path, what, self.file.archive.file)
-        with refused(self.file, CONFIG + JSON):
-            return data if name in SCHEDULED else resolved(data, name)
+        with refused(self.file.archive.file, CONFIG + JSON):
+            value = data if name in SCHEDULED else resolved(data, name)
+            require_kind(self._constructor(), name, value)
+            return value
+
+    def _constructor(self) -> type[Any]:
+        """The class of everlearn whose arguments a subclass of a user hands on."""
+        return next(base for base in self.kind.__mro__ if base.__module__.startswith("everlearn."))
 
     def replaced(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that do not come from the file.
@@ -149,7 +139,7 @@ class Blueprint(Generic[Model]):
         Raises:
             Mismatch: If the environment has others; row 8 of the failure modes.
         """
-        with refused(self.file, SPACES + JSON):
+        with refused(self.file.archive.file, SPACES + JSON):
             spaces = {name: self.custom_objects.get(name, space) for name, space in self.file.spaces().items()}
         for name, space in spaces.items():
             found = space if self.env is None else getattr(self.env, name)

@@ -18,7 +18,7 @@ from everlearn.checkpoint.limits import Limits
 
 _SHARE = 32  # tensors of optimizer, scaler and scratch for each parameter
 _SLACK = 4_000_000  # elements that small networks may need besides: tables of noise, samples
-_CALLS = 10_000
+_CALLS = (100, 500)  # ways of making a tensor for each weight, and besides
 
 _SIZES: dict[Callable[..., Any], Callable[..., float]] = {
     torch.ops.aten.empty.memory_format: lambda size, *_: math.prod(size),
@@ -54,18 +54,18 @@ def frugal(weights: Mapping[str, Tensor], file: object) -> Iterator[None]:
         TooLarge: If the network, or anything made along with it, is larger than that.
     """
     elements = sum(tensor.numel() for tensor in weights.values())
-    with _Allowance(elements, file), _LeftUninitialised():
+    with _Allowance(elements, len(weights), file), _LeftUninitialised():
         yield
 
 
 class _Allowance(TorchDispatchMode):
     """Refuses tensors beyond an allowance, before they are made."""
 
-    def __init__(self, elements: int, file: object) -> None:
+    def __init__(self, elements: int, tensors: int, file: object) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._elements, self._file = elements, file
         self._left: float = _SHARE * elements + _SLACK
-        self._calls = _CALLS
+        self._calls = _CALLS[0] * tensors + _CALLS[1]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from everlearn.checkpoint.codec import JSON, TENSORS
-from everlearn.checkpoint.errors import Mismatch
+from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.core.digest import identical
 from everlearn.environments.normaliser import check_normaliser_state
-from everlearn.ppo.blueprint import Blueprint, Model, refused
+from everlearn.ppo.blueprint import Blueprint, Model
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, libraries
 from everlearn.ppo.options import OptimizerOptions
@@ -67,9 +67,9 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
         CheckpointError: If a part does not fit, or has changed on its way.
     """
     file = blueprint.file
-    with refused(file, "optimizer" + JSON):
+    with refused(file.archive.file, "optimizer" + JSON):
         learned = learned_states(file, model)
-    with refused(file, ", ".join(MEMBER_OF.get(part, part) for part in learned)):
+    with refused(file.archive.file, ", ".join(MEMBER_OF.get(part, part) for part in learned)):
         # A part that a given argument has switched on begins anew.
         new = {part for part, name in SWITCHES.items() if name in blueprint.given and part not in learned}
         wanted = {part: state for part, state in model.get_parameters().items() if part in new} | learned
@@ -87,13 +87,13 @@ def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
     file, tree = blueprint.file, model.state_tree()
     for part in ("progress", "divergence", "counters", "observations", "episodes", "probe"):
         if part in file:
-            with refused(file, part + JSON):
+            with refused(file.archive.file, part + JSON):
                 tree[part].load_state_dict(file.state(part))
     if "hyperparameters" in file:
-        with refused(file, "hyperparameters" + JSON):
+        with refused(file.archive.file, "hyperparameters" + JSON):
             _restore_hyperparameters(model, blueprint)
     if "normaliser" in file:
-        with refused(file, "normaliser" + JSON):
+        with refused(file.archive.file, "normaliser" + JSON):
             state = file.state("normaliser")
             check_normaliser_state(state, model.observation_space)
             model._saved_normaliser = state

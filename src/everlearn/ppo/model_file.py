@@ -17,7 +17,7 @@ from torch import Tensor
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive, read_archive
 from everlearn.checkpoint.codec import JSON, TENSORS, members_of, state_of
-from everlearn.checkpoint.errors import Corrupt, Mismatch, Unsupported
+from everlearn.checkpoint.errors import Corrupt, Mismatch, TooLarge, Unsupported
 from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, source_at
@@ -232,6 +232,11 @@ class ModelFile:
 
     def config(self) -> dict[str, Any]:
         """The arguments as plain data."""
+        size = len(self.archive.members.get(CONFIG + JSON, b""))
+        if size > self.limits.config_bytes:
+            problem = f"the configuration has {size} bytes, {self.limits.config_bytes} are allowed."
+            remedy = "If you trust the file, raise limits=Limits(config_bytes=...)."
+            raise TooLarge(self.archive.file, problem, remedy, CONFIG + JSON)
         config = self.archive.json(CONFIG + JSON)
         if not isinstance(config, dict):
             raise Corrupt(self.archive.file, "the configuration is no mapping.", "Restore the file.", CONFIG + JSON)

@@ -10,10 +10,10 @@ from stable_baselines3.common.utils import ConstantSchedule, get_device
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import pack
 from everlearn.checkpoint.codec import JSON, TENSORS, members_of
+from everlearn.checkpoint.errors import refused
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, write_to
 from everlearn.environments.space_state import space_state
-from everlearn.ppo.blueprint import refused
 from everlearn.ppo.frugal import frugal
 from everlearn.ppo.loading import require_fit
 from everlearn.ppo.model_file import CONFIG, SPACES, lost, origin, read_model_file
@@ -57,13 +57,13 @@ def load_policy(
     for path, what in opaque_places(arguments, "policy"):
         raise lost(path, what, file.archive.file)
     weights = file.weights()
-    with refused(file, CONFIG + JSON), frugal(weights, file.archive.file):
+    with refused(file.archive.file, CONFIG + JSON), frugal(weights, file.archive.file):
         given: dict[str, Any] = {name: resolved(data, name) for name, data in arguments.items()}
         spaces: dict[str, Any] = file.spaces()
         policy = kind(**spaces, lr_schedule=ConstantSchedule(0.0), **{**given, "ortho_init": False})
     policy.ortho_init = bool(given.get("ortho_init", True))
     require_fit(weights, policy.state_dict(), file)
-    with refused(file, "policy" + TENSORS):
+    with refused(file.archive.file, "policy" + TENSORS):
+        require_finite_state({"policy": weights})
         policy.load_state_dict(weights)
-    require_finite_state({"policy": policy.state_dict()})
     return policy.to(get_device(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from everlearn.core.errors import StateError
 from everlearn.core.rng import GlobalGenerators
 from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
 from everlearn.environments.normaliser import NormaliserState
@@ -19,9 +21,27 @@ from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.tuning import TunableLearner
 from everlearn.ppo.update import Minibatch
 
-PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
-COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
-OBSERVATIONS = ("_last_obs", "_last_episode_starts", "_last_original_obs")
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_array(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    return value is None or all(isinstance(part, np.ndarray) for part in parts)
+
+
+PROGRESS = {
+    "_total_timesteps": _is_count,
+    "_num_timesteps_at_start": _is_count,
+    "_current_progress_remaining": _is_share,
+}
+COUNTERS = {"num_timesteps": _is_count, "_n_updates": _is_count, "_episode_num": _is_count}
+OBSERVATIONS = {"_last_obs": _is_array, "_last_episode_starts": _is_array, "_last_original_obs": _is_array}
 OUTSIDE = {
     "rollout_buffer": "consumed at the clean point; the next rollout begins with a reset",
     "_logger": "where records go, not what they say",
@@ -140,6 +160,8 @@ class EpisodeStatistics:
         """Fill the buffers."""
         for name in self.attributes:
             kept = state_dict[name]
+            if not (kept is None or isinstance(kept, list)):
+                raise StateError(f"{name} cannot be {kept!r}. Load what such a model has saved.")
             buffer = None if kept is None else deque(copy.deepcopy(kept), maxlen=self._model._stats_window_size)
             setattr(self._model, name, buffer)
 

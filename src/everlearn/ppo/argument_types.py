@@ -1,0 +1,42 @@
+"""What kinds of values a constructor's arguments are, as its annotations say: for values that nobody has checked."""
+
+from __future__ import annotations
+
+import typing
+from functools import cache
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from stable_baselines3.common.vec_env import VecEnv
+
+from everlearn.core.errors import ArgumentError
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def require_kind(constructor: type[object], name: str, value: Any) -> None:
+    """Refuse a value that is not of the kind of the argument; one without an annotation may be anything.
+
+    Args:
+        constructor: The class whose own ``__init__`` has the argument.
+        name: Of the argument.
+        value: For it.
+
+    Raises:
+        ArgumentError: Naming argument and value.
+    """
+    adapter = _adapters(constructor).get(name)
+    try:
+        if adapter is not None:
+            adapter.validate_python(value)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise ArgumentError(f"{name}={value!r} is of another kind ({what}). Give one that fits.") from None
+
+
+@cache
+def _adapters(constructor: type[object]) -> dict[str, TypeAdapter[Any]]:
+    initialise: Any = constructor.__init__  # type: ignore[misc]
+    hints = typing.get_type_hints(initialise, localns={"VecEnv": VecEnv})  # which SB3 imports for checkers only
+    left_out = ("return", "env", "policy", "device")
+    return {name: TypeAdapter(hint, config=_STRICT) for name, hint in hints.items() if name not in left_out}
