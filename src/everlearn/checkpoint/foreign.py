@@ -16,7 +16,6 @@ from everlearn.checkpoint.foreign_zip import (
     LOCAL_HEADER,
     Content,
     ForeignZip,
-    directory_of,
     first_name,
     require_whole,
     size_of,
@@ -103,11 +102,11 @@ def recognise(file: Path | Content) -> Kind:
 def _kind_of_zip(content: Content) -> Kind:
     """By the first local header, which tells what a cut archive was, and the names in the directory if it is whole."""
     first = first_name(content) or ""
-    names = {first, *_names(content)}
-    whole = directory_of(content) is not None
+    listed = _names(content)
+    names = {first, *listed}
     if first == "manifest.json":
         return Kind.EVERLEARN
-    if (first in _SB3_MEMBERS and not whole) or _is_of_sb3(names):
+    if (first in _SB3_MEMBERS and not listed) or _is_of_sb3(names):
         return Kind.SB3
     if any(name.endswith("/data.pkl") for name in names):
         return Kind.TORCH
@@ -124,7 +123,7 @@ def _is_of_sb3(names: set[str]) -> bool:
 def _names(content: Content) -> list[str]:
     try:
         return list(ForeignZip(content, "", "", LIMITS, members=_NAMES).sizes)
-    except CheckpointError:  # cut, or with more members than models have: the first local header has to do
+    except CheckpointError:  # cut, or larger than models are: the first local header has to do
         return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -25,7 +26,7 @@ def require_kind(constructor: type[object], name: str, value: Any) -> None:
     Raises:
         ArgumentError: Naming argument and value.
     """
-    adapter = _adapters(constructor).get(name)
+    adapter = _adapters(vars(constructor)["__init__"]).get(name)
     try:
         if adapter is not None:
             adapter.validate_python(value)
@@ -35,8 +36,7 @@ def require_kind(constructor: type[object], name: str, value: Any) -> None:
 
 
 @cache
-def _adapters(constructor: type[object]) -> dict[str, TypeAdapter[Any]]:
-    initialise: Any = constructor.__init__  # type: ignore[misc]
+def _adapters(initialise: Callable[..., None]) -> dict[str, TypeAdapter[Any]]:
     hints = typing.get_type_hints(initialise, localns={"VecEnv": VecEnv})  # which SB3 imports for checkers only
     left_out = ("return", "env", "policy", "device")
     return {name: TypeAdapter(hint, config=_STRICT) for name, hint in hints.items() if name not in left_out}

@@ -117,7 +117,8 @@ class Blueprint(Generic[Model]):
 
     def _constructor(self) -> type[Any]:
         """The class of everlearn whose arguments a subclass of a user hands on."""
-        return next(base for base in self.kind.__mro__ if base.__module__.startswith("everlearn."))
+        ours = (base for base in self.kind.__mro__ if base.__module__.startswith("everlearn."))
+        return next(base for base in ours if "__init__" in vars(base))
 
     def replaced(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that do not come from the file.
