@@ -196,8 +196,10 @@ def test_row_7_a_buffer_beyond_the_limit_is_refused_before_it_is_made(content: b
     for arguments in ({"n_steps": 10**12}, {"n_envs": 10**12}):
         with pytest.raises(TooLarge, match=r"rollout buffer would have \d+ bytes.*limits=Limits\(buffer_bytes"):
             load(with_config(content, **arguments))
-    with pytest.raises(TooLarge):
-        load(content, limits=Limits(buffer_bytes=10))
+    later = rewritten(content, lambda members: members["hyperparameters.json"].update(n_steps=10**12))
+    for file, limits in ((later, Limits()), (content, Limits(buffer_bytes=10))):
+        with pytest.raises(TooLarge):
+            load(file, limits=limits)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +276,13 @@ def without(name: str) -> Any:
         (lambda members: members["optimizer.json"].update(param_groups=[]), Mismatch, "optimizer"),
         (lambda members: members["optimizer.json"].update(state=5), Mismatch, "optimizer"),
         (lambda members: members["hyperparameters.json"].update(gamma=7), Mismatch, "gamma=7"),
+        (lambda members: members["hyperparameters.json"].update(n_steps=2.5), Mismatch, "n_steps=2.5"),
+        (lambda members: members["counters.json"].update(num_timesteps=-1), Mismatch, "num_timesteps cannot be -1"),
+        (lambda members: members["counters.json"].update(num_timesteps=[1]), Mismatch, "num_timesteps cannot be"),
+        (lambda members: members["observations.json"].update(_last_obs="x"), Mismatch, "_last_obs cannot be 'x'"),
+        (lambda members: members["episodes.json"].update(ep_info_buffer=7), Mismatch, "ep_info_buffer cannot be 7"),
+        (lambda members: members["config.json"].update(verbose="loud"), Mismatch, "verbose='loud' is of another kind"),
+        (lambda members: members["config.json"].update(seed={}), Mismatch, "seed={} is of another kind"),
     ],
 )
 def test_parts_that_are_missing_or_foreign_are_refused(

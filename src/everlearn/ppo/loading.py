@@ -13,6 +13,7 @@ from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.core.digest import identical
 from everlearn.environments.normaliser import check_normaliser_state
 from everlearn.ppo.blueprint import Blueprint, Model
+from everlearn.ppo.frugal import require_small_buffer
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, libraries
 from everlearn.ppo.options import OptimizerOptions
@@ -92,6 +93,8 @@ def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
     if "hyperparameters" in file:
         with refused(file.archive.file, "hyperparameters" + JSON):
             _restore_hyperparameters(model, blueprint)
+        spaces = (model.observation_space, model.action_space)
+        require_small_buffer(spaces, model.n_steps * model.n_envs, file.archive.file, file.limits)
     if "normaliser" in file:
         with refused(file.archive.file, "normaliser" + JSON):
             state = file.state("normaliser")

@@ -120,7 +120,7 @@ class HyperparameterState:
                     stacklevel=2,
                 )
             elif name in ("batch_size", "n_steps"):  # they are judged together, in the end
-                vars(self._model)[name] = value
+                vars(self._model)[name] = HYPERPARAMETERS[name].checked(name, value)
             else:
                 self._model.set_hyperparameter(name, value)
         if different.keys() & {"batch_size", "n_steps"}:
