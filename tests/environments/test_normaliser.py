@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
+from everlearn.checkpoint.archive import pack
+from everlearn.checkpoint.codec import members_of
+from everlearn.checkpoint.errors import CheckpointError, Mismatch, Unsupported
+from everlearn.checkpoint.places import write_to
+from everlearn.core.digest import digest
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.stateful import Stateful
 from everlearn.environments.normaliser import Normaliser
@@ -138,3 +144,69 @@ def test_the_gate_stands_again_after_the_environments_are_set_anew() -> None:
     restored.reset()
     with pytest.raises(NonFiniteError):
         restored.step(np.array([0]))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_normaliser_comes_back_around_other_environments(tmp_path):
+    normaliser = Normaliser(make_vec_env("Pendulum-v1", 2), clip_obs=3.0, norm_reward=False)
+    normaliser.reset()
+    for _ in range(5):
+        normaliser.step(np.zeros((2, 1)))
+    normaliser.save(tmp_path / "statistics")
+    again = Normaliser.load(tmp_path / "statistics", make_vec_env("Pendulum-v1", 2))
+    assert digest(again.state_dict()) == digest(normaliser.state_dict())
+    assert (again.clip_obs, again.norm_reward) == (3.0, False)
+
+
+def test_row_36_a_normaliser_of_other_observations_is_refused(tmp_path):
+    """Row 36 of the failure modes."""
+    Normaliser(make_vec_env("Pendulum-v1")).save(tmp_path / "statistics")
+    with pytest.raises(Mismatch, match=r"normaliser: it does not fit \(StateError: .* has the shape \(3,\)"):
+        Normaliser.load(tmp_path / "statistics", make_vec_env("CartPole-v1"))
+
+
+def _member(**changes):
+    def change(state):
+        for path, value in changes.items():
+            *outer, last = path.split("__")
+            inner = state
+            for key in outer:
+                inner = inner[key]
+            inner[last] = value
+        return state
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _member(settings__clip_obs=-1.0),
+        _member(settings__gamma=float("nan")),
+        _member(settings={"clip_obs": 1.0}),
+        _member(settings__norm_obs_keys=["x"]),
+        _member(ret_rms__count=-5.0),
+        _member(ret_rms__count="many"),
+        _member(ret_rms__mean=torch.zeros(3)),
+        _member(ret_rms__var=torch.tensor(float("inf"), dtype=torch.float64)),
+        _member(obs_rms={}),
+        _member(obs_rms=5),
+        _member(returns=3),
+        lambda state: [],
+        lambda state: {},
+    ],
+)
+def test_statistics_that_mean_harm_are_refused(change, tmp_path):
+    venv = make_vec_env("Pendulum-v1")
+    state = change(Normaliser(venv).state_dict())
+    write_to(tmp_path / "statistics", pack(members_of("normaliser", state), {"kind": "normaliser"}))
+    with pytest.raises(CheckpointError):
+        Normaliser.load(tmp_path / "statistics", venv)
+
+
+def test_a_file_of_another_kind_is_no_normaliser(tmp_path):
+    write_to(tmp_path / "model", pack({}, {"kind": "model"}))
+    with pytest.raises(Unsupported, match="it holds a 'model'"):
+        Normaliser.load(tmp_path / "model", make_vec_env("Pendulum-v1"))

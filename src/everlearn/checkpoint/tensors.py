@@ -101,12 +101,13 @@ def _layout(forms: Mapping[str, Form]) -> tuple[bytes, dict[str, tuple[int, int]
 def _forms(entries: Any, file: object, member: str) -> dict[str, Form]:
     forms: dict[str, Form] = {}
     for name, entry in entries.items() if isinstance(entries, dict) else [("the header", None)]:
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        dtype = entry.get("dtype") if isinstance(entry, dict) else None
+        form = entry if isinstance(entry, dict) else {}
+        dtype = _DTYPE_OF.get(str(form.get("dtype")))
+        shape = form.get("shape")
         sides: list[Any] = shape if isinstance(shape, list) else [None]
-        if dtype not in _DTYPE_OF or not all(type(side) is int and 0 <= side <= _LARGEST_SIDE for side in sides):
+        if dtype is None or not all(type(side) is int and 0 <= side <= _LARGEST_SIDE for side in sides):
             raise Corrupt(file, f"'{name}' is {entry!r}, which describes no tensor.", _REMEDY, member)
-        forms[name] = (_DTYPE_OF[dtype], tuple(sides))
+        forms[name] = (dtype, tuple(sides))
     return forms
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from everlearn.core.errors import StateError
 
 def state_by_name(optimizer: torch.optim.Optimizer, policy: nn.Module) -> dict[str, Any]:
     """``optimizer.state_dict()`` with the names that the policy has for its parameters instead of numbers."""
-    names = _names(optimizer, policy)
+    own = _names_by_group(optimizer, policy)
+    names = list(chain(*own))
     state = optimizer.state_dict()
-    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
+    groups = [{**group, "params": params} for group, params in zip(state["param_groups"], own, strict=True)]
     values = {names[index]: value for index, value in state["state"].items()}
     return {**state, "state": values, "param_groups": groups}
 
@@ -24,23 +26,32 @@ def state_by_number(named: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
     """The same with the numbers that ``load_state_dict`` of this optimizer expects.
 
     Raises:
-        StateError: If it is for other parameters, naming them.
+        StateError: If its groups are of other parameters, naming the first.
     """
-    numbers = {name: index for index, name in enumerate(_names(optimizer, policy))}
-    found = [name for group in named["param_groups"] for name in group["params"]]
-    different = sorted(set(found) ^ set(numbers))
-    if different or len(found) != len(numbers):
-        raise StateError(
-            f"The optimizer's state is for other parameters; {different or 'some twice'} differ. "
-            "Build the policy as it was when the state was saved."
-        )
-    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in named["param_groups"]]
+    own, saved = _names_by_group(optimizer, policy), named["param_groups"]
+    for names, group in zip(own, saved, strict=False):
+        if sorted(names) != sorted(group["params"]):
+            raise _other_groups(f"{sorted(set(names) ^ set(group['params'])) or 'some twice'} differ")
+    if len(own) != len(saved):
+        raise _other_groups(f"there are {len(saved)}, here {len(own)}")
+    numbers = {name: index for index, name in enumerate(chain(*own))}
+    groups = [{**group, "params": [numbers[name] for name in names]} for names, group in zip(own, saved, strict=True)]
     values = {numbers[name]: value for name, value in named["state"].items()}
     return {**named, "state": values, "param_groups": groups}
 
 
-def _names(optimizer: torch.optim.Optimizer, policy: nn.Module) -> list[str]:
-    """The names of an optimizer's parameters in its own order; one that is not the policy's has its number."""
+def _names_by_group(optimizer: torch.optim.Optimizer, policy: nn.Module) -> list[list[str]]:
+    """The names of the parameters of each group; one that is not the policy's has its number."""
     names = {parameter: name for name, parameter in policy.named_parameters()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [names.get(parameter, f"parameter {index}") for index, parameter in enumerate(parameters)]
+    numbers = iter(range(sum(len(group["params"]) for group in optimizer.param_groups)))
+    return [
+        [names.get(parameter, f"parameter {index}") for parameter, index in zip(group["params"], numbers, strict=False)]
+        for group in optimizer.param_groups
+    ]
+
+
+def _other_groups(problem: str) -> StateError:
+    return StateError(
+        f"The optimizer's state has other groups of parameters: {problem}. "
+        "Build the policy as it was when the state was saved."
+    )
