@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN_INSTALL := build/wheel-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-sb3 test-zoo check bench docs behaviours mutation clean
+.PHONY: help demo test test-all test-crash test-sb3 test-zoo check bench docs behaviours mutation clean test-fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,11 +23,17 @@ test: $(STAMP) ## run the fast tests
 test-all: $(STAMP) ## run the slow tests too
 	$(PY) -m pytest -n 2 -m ""
 
+test-crash: $(STAMP) ## kill processes that save, a thousand times, and damage files in every way
+	$(PY) -m tools.crash
+
 test-sb3: $(STAMP) ## run Stable-Baselines3's own tests on everlearn's classes
 	$(PY) -m compatibility sb3
 
 test-zoo: $(STAMP) ## train and enjoy everlearn's classes with rl_zoo3's commands
 	$(PY) -m compatibility zoo
+
+test-fuzz: $(STAMP) ## read a million damaged and hostile files (an hour); goes on where it was stopped
+	$(PY) -m tools.fuzz
 
 check: $(STAMP) ## format, lint, types, import contracts, and the wheel in a clean place
 	$(BIN)/ruff format --check .

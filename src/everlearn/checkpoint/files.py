@@ -7,15 +7,18 @@ is synced. Each operation passes ``observed``'s hook before it happens: tests fa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from everlearn.checkpoint.errors import SaveError
+from everlearn.core.errors import EverlearnError
 
 Buffer = bytes | bytearray | memoryview
 Hook = Callable[[str, Path], int | None]
@@ -25,7 +28,26 @@ DRAFT = ".tmp-"
 _PIECE = 8 * 2**20
 _PATIENCE = 2.0  # seconds that another process may keep a file open, where that forbids renaming
 
+_LONGEST_NAME = 50  # characters of a target's name, of up to 4 bytes, in that of its draft, which has room for 255
+
 _hook: Hook | None = None
+
+
+class NotDurable(SaveError):  # noqa: N818 - the family's names are the words for what happened
+    """The new file is in its place and whole, but the system did not confirm that it would survive a power failure.
+
+    Args:
+        file: The file.
+        reason: What the system said.
+    """
+
+    def __init__(self, file: object, reason: str) -> None:
+        self.file, self.reason = file, reason
+        EverlearnError.__init__(
+            self,
+            f"{file}: it is written, but its directory cannot be synced ({reason}), so that after a power failure the "
+            "file before may be there instead. See to the disk, and save again.",
+        )
 
 
 @contextmanager
@@ -49,19 +71,38 @@ def write_file(path: Path, chunks: Iterable[Buffer]) -> None:
 
     Raises:
         SaveError: If the system refuses; the file before is untouched and nothing is left over.
+        NotDurable: If it refuses only to say that the new file is durable, which then is in its place.
     """
-    draft = path.with_name(f"{DRAFT}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    draft = path.with_name(f"{DRAFT}{path.name[:_LONGEST_NAME]}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         _write_draft(draft, chunks)
         operation("save:replace", path)
         _replace(draft, path)
-        sync_directory(path.parent, "save:directory")
     except OSError as error:
-        raise SaveError(path, error.strerror or str(error)) from error
+        raise SaveError(path, reason_of(error)) from error
     finally:
         with contextlib.suppress(OSError):  # the draft of a failed save; if it resists, it is swept later
             draft.unlink(missing_ok=True)
+    try:
+        sync_directory(path.parent, "save:directory")
+    except OSError as error:
+        raise NotDurable(path, reason_of(error)) from error
+
+
+def reason_of(error: OSError) -> str:
+    """What the system said."""
+    return error.strerror or str(error)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, where they are missing, and make their names durable."""
+    if directory.is_dir() or directory == directory.parent:
+        return
+    make_directory(directory.parent)
+    operation("save:mkdir", directory)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent, "save:directory")
 
 
 def _write_draft(draft: Path, chunks: Iterable[Buffer]) -> None:
@@ -72,16 +113,19 @@ def _write_draft(draft: Path, chunks: Iterable[Buffer]) -> None:
             _write_all(descriptor, memoryview(chunk).cast("B"), draft)
         operation("save:fsync", draft)
         os.fsync(descriptor)
-    finally:
         operation("save:close", draft)
-        os.close(descriptor)
+    finally:
+        os.close(descriptor)  # also reports what the system could not write, as some network disks do
 
 
 def _write_all(descriptor: int, rest: memoryview, draft: Path) -> None:
     while rest:
         allowed = operation("save:write", draft)
         piece = rest[: _PIECE if allowed is None else allowed]
-        rest = rest[os.write(descriptor, piece) :]
+        written = os.write(descriptor, piece)
+        if written == 0:
+            raise OSError(errno.EIO, "nothing was written")
+        rest = rest[written:]
 
 
 def _replace(draft: Path, path: Path) -> None:
@@ -126,26 +170,36 @@ def set_aside(path: Path) -> Path:
         if not target.exists():
             operation("quarantine:rename", path)
             path.rename(target)
-            sync_directory(path.parent, "quarantine:directory")
+            with contextlib.suppress(OSError):  # after a power failure it may have its old name, and is set aside again
+                sync_directory(path.parent, "quarantine:directory")
             return target
     raise AssertionError("there is always a free number")
 
 
 def sweep(directory: Path) -> list[Path]:
-    """Remove the drafts that processes which are gone have left in a directory.
+    """Remove the drafts that processes which are gone have left in a directory. For its one writer.
 
     Returns:
-        What was removed.
+        What was removed; a draft that resists is left, with a warning.
     """
-    drafts = [path for path in directory.glob(f"{DRAFT}*-*-*") if not _is_alive(path.name.split("-")[-2])]
-    for draft in drafts:
-        remove(draft, "sweep:remove")
-    return drafts
+    removed: list[Path] = []
+    for draft in sorted(directory.glob(f"{DRAFT}*-*-*")):
+        if not _is_alive(draft.name.split("-")[-2]):
+            try:
+                remove(draft, "sweep:remove")
+            except OSError as error:
+                warnings.warn(f"{draft}: this left-over cannot be deleted ({reason_of(error)}).", stacklevel=2)
+            else:
+                removed.append(draft)
+    return removed
 
 
 def _is_alive(process: str) -> bool:
-    """Whether a process of this number is there; this one does not count, for it writes one file at a time."""
-    if not process.isdecimal() or int(process) == os.getpid():
+    """Whether a process of this number is there; this one does not count, for it writes one file at a time.
+
+    On Windows a number cannot be asked without harm, nor need it be: an open file cannot be deleted there.
+    """
+    if not process.isdecimal() or int(process) == os.getpid() or os.name == "nt":
         return False
     try:
         os.kill(int(process), 0)
