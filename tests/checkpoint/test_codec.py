@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from everlearn.checkpoint.archive import pack, read_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from everlearn.checkpoint import strict_json
+from everlearn.checkpoint.archive import pack, read_archive
 from everlearn.checkpoint.codec import members_of, state_of
 from everlearn.checkpoint.errors import Corrupt, TooLarge
 from everlearn.checkpoint.limits import LIMITS, Limits
@@ -176,3 +176,13 @@ def test_row_7_the_header_of_a_tensor_member_is_measured_before_it_is_parsed() -
         read(members, Limits(tensors=20))
     with pytest.raises(TooLarge, match=r"bytes, 100 are allowed.*limits=Limits\(header_bytes=...\)"):
         read(members, Limits(header_bytes=100))
+
+
+def test_what_no_reader_would_take_is_not_written() -> None:
+    deep: Any = 0
+    for _ in range(40):
+        deep = [deep]
+    with pytest.raises(TooLarge, match=r"part\.json"):
+        members_of("part", deep)
+    with pytest.raises(TooLarge, match=r"part\.json"):
+        members_of("part", ["x" * 100] * 20_000)

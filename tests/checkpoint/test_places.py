@@ -65,3 +65,10 @@ def test_files_that_are_closed_or_not_for_the_purpose_are_refused(tmp_path: Path
         write_to(reading, [])
     with pytest.raises(ValueError, match="closed"):
         source_at(closed)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "model.zip").symlink_to(tmp_path / "real.zip")
+    write_to(tmp_path / "model", [b"a"])
+    assert (tmp_path / "model.zip").is_symlink()
+    assert (tmp_path / "real.zip").read_bytes() == b"a"

@@ -21,7 +21,7 @@ from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive
 from everlearn.checkpoint.errors import Corrupt
 from everlearn.checkpoint.files import Buffer
-from everlearn.checkpoint.limits import Limits
+from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.tensors import DTYPES, packed, unpacked
 from everlearn.core.errors import StateError
 
@@ -37,9 +37,12 @@ def members_of(name: str, state: Any) -> dict[str, Buffer]:
 
     Raises:
         StateError: For a value that no file can hold, by its dotted path.
+        TooLarge: If no reader would take it.
     """
     encoder = _Encoder(name)
-    members: dict[str, Buffer] = {name + JSON: strict_json.dumps(encoder.document(state, ""))}
+    document = strict_json.dumps(encoder.document(state, ""))
+    strict_json.loads(document, "the model", name + JSON, max_bytes=LIMITS.json_bytes, max_depth=LIMITS.json_depth)
+    members: dict[str, Buffer] = {name + JSON: document}
     if encoder.tensors:
         members[name + TENSORS] = packed(encoder.tensors)
     return members

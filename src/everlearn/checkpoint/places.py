@@ -17,8 +17,9 @@ def write_to(place: Place, chunks: Iterable[Buffer]) -> None:
     """Write a whole file, so that at every moment a path leads to the file before or to the whole new one.
 
     Args:
-        place: A path, which gets the suffix ``.zip`` if it has none; for a directory a neighbour ``NAME_2`` is written,
-            with a warning. Or an open binary file, which is written from where it stands.
+        place: A path, which gets the suffix ``.zip`` if it has none; a link stays, and what it leads to is written;
+            for a directory a neighbour ``NAME_2`` is written, with a warning. Or an open binary file, which is written
+            from where it stands.
         chunks: The content.
 
     Raises:
@@ -52,7 +53,7 @@ def source_at(place: Place) -> Path | io.BufferedIOBase:
 def _to_write(path: Path) -> Path:
     path = path if path.suffix else Path(f"{path}{SUFFIX}")
     if not path.is_dir():
-        return path
+        return path.resolve() if path.is_symlink() else path
     warnings.warn(f"'{path}' is a folder; the file becomes {path}_2.", stacklevel=4)
     return Path(f"{path}_2{SUFFIX}")
 

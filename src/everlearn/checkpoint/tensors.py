@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ DTYPES = {
 _DTYPE_OF = {word: dtype for dtype, word in DTYPES.items()}
 _LENGTH = 8  # bytes
 _DEPTH = 3
-_LARGEST_SIDE = 2**40
+_MOST_SIDES = 64
+_MOST_ELEMENTS = 2**48
 _ENTRY = b'"data_offsets"'
 _REMEDY = "Restore the file from a copy."
 Form = tuple[torch.dtype, tuple[int, ...]]
@@ -104,11 +105,18 @@ def _forms(entries: Any, file: object, member: str) -> dict[str, Form]:
         form = entry if isinstance(entry, dict) else {}
         dtype = _DTYPE_OF.get(str(form.get("dtype")))
         shape = form.get("shape")
-        sides: list[Any] = shape if isinstance(shape, list) else [None]
-        if dtype is None or not all(type(side) is int and 0 <= side <= _LARGEST_SIDE for side in sides):
+        if dtype is None or not _is_shape(shape):
             raise Corrupt(file, f"'{name}' is {entry!r}, which describes no tensor.", _REMEDY, member)
-        forms[name] = (dtype, tuple(sides))
+        forms[name] = (dtype, tuple(shape))
     return forms
+
+
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
+    """Whether it is a shape, and one that torch can have: sides beside an empty one count too."""
+    if not (isinstance(shape, list) and len(shape) <= _MOST_SIDES):
+        return False
+    whole = all(type(side) is int and 0 <= side <= _MOST_ELEMENTS for side in shape)
+    return whole and math.prod(max(side, 1) for side in shape) <= _MOST_ELEMENTS
 
 
 def _excess(file: object, member: str, problem: str, limit: str, limits: Limits) -> TooLarge:

@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=PersistentLearner)
 
 _NO_NORMALISER = (
     "normaliser: such files have none. If the policy was trained on normalised observations, give an env with the "
-    "statistics, as VecNormalize.load makes one."
+    "statistics, a VecNormalize or a Normaliser."
 )
 _TRAINING = (*COUNTERS, "_episode_num", "_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
 
