@@ -215,7 +215,7 @@ def test_a_file_that_is_no_model_is_exit_code_3() -> None:
     Path("agent.zip").write_text("no model")
     result = everlearn("evaluate", "agent.zip", "--env", "CartPole-v1")
     assert result.exit_code == 3
-    assert "agent.zip: this is no model of everlearn's PPO" in result.stderr
+    assert "agent.zip: It wasn't a zip-file; this looks like a text." in result.stderr
 
 
 def test_an_unknown_device_is_refused_before_the_model_is_read() -> None:

@@ -4,14 +4,22 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import pytest
+import torch
+import typer
+from stable_baselines3.common.callbacks import BaseCallback
 from typer.testing import CliRunner, Result
 
+from everlearn import runs as everlearn_runs
+from everlearn.checkpoint.errors import SaveError
 from everlearn.cli import app
+from everlearn.cli.reporting import reported_errors
+from everlearn.core.errors import ConfigError, NonFiniteError
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs import Run
 from tests.cli.modules import BROKEN
@@ -103,12 +111,12 @@ def test_what_is_no_time_limit_is_refused(limit: str) -> None:
     assert not Path("runs").exists()
 
 
-def test_evaluation_during_training_leaves_the_best_model_and_is_shown() -> None:
+def test_evaluation_during_training_leaves_the_best_agent_and_is_shown() -> None:
     result = everlearn("train", "tiny.yaml", "--out", "run", "--set", "evaluation={every: 32, episodes: 2}")
     assert result.exit_code == 0, result.output
     assert "best evaluation" in result.stdout
-    assert "everlearn evaluate run/best_model.zip" in result.stdout
-    played = everlearn("evaluate", "run/best_model.zip", "--episodes", "1", "--json")
+    assert "everlearn evaluate run --best\n" in result.stdout
+    played = everlearn("evaluate", "run", "--best", "--episodes", "1", "--json")
     assert json.loads(played.stdout)["environment"] == "CartPole-v1"
 
 
@@ -210,7 +218,7 @@ def test_a_run_records_what_was_imported_and_its_printed_commands_are_true() -> 
     assert Run("run").config.plugins == ["own_recorded"]
     refused = everlearn("evaluate", "run")
     assert (refused.exit_code, "add --import own_recorded" in refused.stderr) == (2, True)
-    for printed in ("evaluate run --import own_recorded", "evaluate run/best_model.zip --import own_recorded"):
+    for printed in ("evaluate run --import own_recorded", "evaluate run --best --import own_recorded"):
         assert f"everlearn {printed}\n" in result.stdout
         assert everlearn(*printed.split(), "--episodes", "1").exit_code == 0
         forgotten()
@@ -231,11 +239,11 @@ def test_a_damaged_model_is_one_message_and_exit_code_3() -> None:
     assert everlearn("train", "tiny.yaml", "--out", "run", "-q").exit_code == 0
     model = Path("run/model.zip")
     content = bytearray(model.read_bytes())
-    content[content.index(b"policy.pth") + 3000] ^= 1
+    content[content.index(b"policy.safetensors", content.index(b"policy.json{")) + 3000] ^= 1
     model.write_bytes(content)
-    result = everlearn("evaluate", "run")
+    result = everlearn("evaluate", "run/model.zip")
     assert result.exit_code == 3, result.output
-    assert "run/model.zip: it cannot be loaded, so it is damaged" in result.stderr
+    assert "run/model.zip, policy.safetensors: its SHA-256 is" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -244,3 +252,94 @@ def test_a_non_finite_run_says_where_the_agent_is() -> None:
     result = everlearn("train", "tiny.yaml", "--import", "own_poor", "--env", "Poor-v0", "--out", "run", "-q")
     assert result.exit_code == 4, result.output
     assert "error: The agent as it was then is saved in run/model.zip." in result.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_that_was_killed_is_evaluated_from_its_newest_checkpoint_and_trained_anew_at_once() -> None:
+    """Rows 15 and 17 of the failure modes: what a SIGKILL leaves can be used, and its lock is nobody's."""
+    train = ("train", "tiny.yaml", "--out", "run", "-q", "--set", "checkpoint.every=32")
+    running = process(*train, "--steps", "1e9")
+    wait_for_checkpoints(2, running)
+    for options in ((), ("--overwrite",)):
+        refused = everlearn(*train, *options)
+        assert refused.exit_code == 2
+        assert f"run is being written by process {running.pid} on " in refused.stderr
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    result = everlearn("evaluate", "run", "--episodes", "1")
+    assert result.exit_code == 0, result.output
+    assert "over 1 episodes" in result.stdout
+    assert "warning: run has no model.zip: the run goes on still, or it was killed. Its checkpoint of" in result.stderr
+    assert everlearn("evaluate", "run", "--best", "--episodes", "1").exit_code == 0
+    assert everlearn(*train, "--overwrite").exit_code == 0
+    assert Run("run").load("latest").num_timesteps == 64
+
+
+def wait_for_checkpoints(count: int, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(Path("run/checkpoints").glob("step-*.zip"))) < count:
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline, "there is no checkpoint"
+        time.sleep(0.05)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_model_of_a_run_gives_way_to_its_checkpoint() -> None:
+    """Rows 1, 2 and 18 of the failure modes: exit code 0 with a warning, 3 when nothing is whole."""
+    assert everlearn("train", "tiny.yaml", "--out", "run", "-q").exit_code == 0
+    model = Path("run/model.zip")
+    model.write_bytes(model.read_bytes()[:-9])
+    result = everlearn("evaluate", "run", "--episodes", "1")
+    assert result.exit_code == 0, result.output
+    assert "warning: run/model.zip: it ends after" in result.stderr
+    assert "It is kept as run/model.zip.corrupt. The checkpoint of step 64 is used." in result.stderr
+    checkpoint = Path("run/checkpoints/step-000000000064.zip")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    result = everlearn("evaluate", "run", "--episodes", "1")
+    assert result.exit_code == 3, result.output
+    assert "there is no checkpoint that can be loaded" in result.stderr
+    assert f"{checkpoint}: it ends after" in result.stderr
+
+
+def test_an_agent_that_is_not_finite_ends_the_command_with_4_and_names_the_last_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 13 of the failure modes, its last clause."""
+
+    class Spoiler(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 40:
+                with torch.no_grad():
+                    next(iter(self.model.policy.parameters())).fill_(torch.nan)
+            return self.num_timesteps < 40
+
+    monkeypatch.setattr(everlearn_runs, "train", partial(everlearn_runs.train, callback=Spoiler()))
+    result = everlearn("train", "tiny.yaml", "--out", "run", "-q", "--set", "checkpoint.every=16")
+    assert result.exit_code == 4, result.output
+    told = result.stderr.splitlines()
+    assert len(told) == 2
+    assert "not finite" in told[0]
+    assert told[1].startswith("error: The last checkpoint is run/checkpoints/step-000000000032.zip; everlearn evaluate")
+    assert not Path("run/model.zip").exists()
+
+
+def test_no_failure_hides_an_earlier_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are told, the earlier first; one that was made from another of ours says it all."""
+    with pytest.raises(typer.Exit) as ending, reported_errors(False):
+        try:
+            raise NonFiniteError("the loss is not finite")
+        finally:
+            try:
+                raise OSError("full")
+            except OSError as error:
+                raise SaveError("model.zip", "full") from error
+    told = capsys.readouterr().err.splitlines()
+    assert (len(told), told[0]) == (2, "error: the loss is not finite")
+    assert told[1].startswith("error: model.zip: it cannot be written (full)")
+    assert ending.value.exit_code == 1
+    with pytest.raises(typer.Exit), reported_errors(False):
+        try:
+            raise ConfigError("gamma")
+        except ConfigError as error:
+            raise ConfigError("run.yaml, line 3: gamma") from error
+    assert capsys.readouterr().err == "error: run.yaml, line 3: gamma\n"

@@ -426,3 +426,26 @@ def test_the_conservative_configuration_scales_less_and_later() -> None:
 def test_every_example_is_a_valid_configuration(path: Path) -> None:
     config = load(path) if "env:" in path.read_text() else load(path, {"env.id": "CartPole-v1"})
     assert config.algorithm.name == "DistributionalPPO"
+
+
+def test_checkpoints_have_these_defaults() -> None:
+    kept = load(None, {"env.id": "CartPole-v1"}).checkpoint.model_dump()
+    assert kept == {"every": 20_000, "keep_last": 3, "keep_best": 1, "keep_every": None, "max_failures": 5}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("every", -1), ("every", 1.5), ("keep_last", 0), ("keep_best", -1), ("keep_every", 0)),
+        *(("max_failures", 0), ("keep_last", None)),
+    ],
+)
+def test_checkpoints_that_make_no_sense_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^checkpoint\.{key}: "):
+        load(None, {"env.id": "CartPole-v1", f"checkpoint.{key}": value})
+
+
+def test_steps_of_checkpoints_may_be_written_as_people_write_them() -> None:
+    values = {"env.id": "CartPole-v1", "checkpoint.every": 1e5, "checkpoint.keep_every": 1e6}
+    kept = load(None, values).checkpoint
+    assert (kept.every, kept.keep_every) == (100_000, 1_000_000)

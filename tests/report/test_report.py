@@ -265,10 +265,10 @@ def test_the_best_evaluation_is_shown_with_its_step_and_its_model() -> None:
     console = plain()
     print_summary(console, replace(SUMMARY, best=BEST))
     assert "best evaluation 1,890 ± 120     over 5 episodes, after 40,960 steps" in printed(console)
-    assert "everlearn evaluate runs/demo/best_model.zip" in printed(console)
+    assert "everlearn evaluate runs/demo --best" in printed(console)
     console = plain()
     print_summary(console, SUMMARY)
-    assert "best_model" not in printed(console)
+    assert "--best" not in printed(console)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from everlearn.core.errors import ConfigError, StateError
+from everlearn.checkpoint.errors import CheckpointError
+from everlearn.core.errors import ConfigError
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO, DistributionalPPO
 from everlearn.runs import Run, evaluate_saved
@@ -40,6 +41,27 @@ def test_a_bare_model_needs_the_name_of_an_environment(run: Run, tmp_path: Path)
     assert evaluate_saved(model, episodes=1, env_id="Pendulum-v1")[1].lengths == [200]
 
 
+def test_a_checkpoint_of_a_run_finds_its_environment(run: Run) -> None:
+    (checkpoint,) = run.directory.checkpoints.iterdir()
+    assert evaluate_saved(checkpoint, episodes=2, seed=1) == evaluate_saved(run.path, episodes=2, seed=1)
+
+
+def test_an_agent_of_another_class_is_refused_with_its_name(tmp_path: Path) -> None:
+    class OwnPPO(PPO):
+        pass
+
+    OwnPPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu").save(tmp_path / "agent.zip")
+    with pytest.raises(CheckpointError, match=r"agent\.zip: it holds a 'OwnPPO'\. Load it from Python with that class"):
+        evaluate_saved(tmp_path / "agent.zip", env_id="CartPole-v1")
+
+
+def test_the_best_of_a_file_is_refused(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"a file has one agent.*Name a run's directory for its best"):
+        evaluate_saved(run.directory.model, which="best")
+    with pytest.raises(ConfigError, match="there is no such model"):
+        evaluate_saved(run.path / "nothing", which="best")
+
+
 def test_an_environment_with_other_spaces_is_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"trained with observations of Box.*'CartPole-v1' has Box"):
         evaluate_saved(run.directory.path, env_id="CartPole-v1")
@@ -50,12 +72,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         evaluate_saved(tmp_path)
     model = tmp_path / "model.zip"
     model.write_text("not a model")
-    with pytest.raises(StateError, match=r"this is no model of everlearn's PPO, or it is damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.zip: .*this looks like a text"):
         evaluate_saved(tmp_path)
     for member, data in (("notes.txt", ""), ("data", "{"), ("data", "[]"), ("data", '{"gamma": 0.9}')):
         with zipfile.ZipFile(model, "w") as archive:
             archive.writestr(member, data)
-        with pytest.raises(StateError, match=r"this is no model of everlearn's PPO, or it is damaged"):
+        with pytest.raises(CheckpointError, match=r"model\.zip: this looks like a zip archive of something else"):
             evaluate_saved(tmp_path)
 
 

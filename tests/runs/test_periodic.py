@@ -98,7 +98,6 @@ def test_the_last_agent_is_evaluated_once(tmp_path: Path) -> None:
 def test_without_an_interval_nothing_is_evaluated(tmp_path: Path) -> None:
     run = trained(tmp_path / "run")
     assert not run.directory.evaluations.exists()
-    assert not run.directory.best_model.exists()
     assert run.summary.best is None
 
 
@@ -189,25 +188,26 @@ def test_the_display_shows_the_last_evaluation(tmp_path: Path) -> None:
     assert display.shown[-1].evaluated == run.evaluations()["mean_reward"][-1]
 
 
-def evaluated(tmp_path: Path, stopped: Callable[[], bool]) -> tuple[PeriodicEvaluation, str]:
+def evaluated(stopped: Callable[[], bool]) -> tuple[PeriodicEvaluation, str]:
     """An agent learns for two rollouts; what its evaluations recorded, and wrote."""
     file = io.StringIO()
     config = EvaluationConfig(every=16, seed=1)
     environments = partial(evaluation_environment, tiny().env, 1, 0)
-    evaluation = PeriodicEvaluation(config, environments, file, tmp_path / "best.zip", stopped)
+    evaluation = PeriodicEvaluation(config, environments, file, stopped)
     built().learn(32, evaluation)
     evaluation.close()
     return evaluation, file.getvalue()
 
 
-def test_an_evaluation_that_is_broken_off_is_not_recorded(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_broken_off_is_not_recorded() -> None:
     calls = count()
-    evaluation, rows = evaluated(tmp_path, lambda: next(calls) > 30)
-    assert (evaluation.records, rows.count("\n")) == ([], 1)
-    assert not (tmp_path / "best.zip").exists()
-    evaluation, rows = evaluated(tmp_path, lambda: False)
+    evaluation, rows = evaluated(lambda: next(calls) > 30)
+    assert (evaluation.records, rows.count("\n"), evaluation.score_now()) == ([], 1, None)
+    evaluation, rows = evaluated(lambda: False)
     assert (len(evaluation.records), rows.count("\n")) == (2, 3)
-    assert (tmp_path / "best.zip").exists()
+    assert evaluation.score_now() == evaluation.records[-1].mean_reward
+    evaluation.num_timesteps += 1
+    assert evaluation.score_now() is None
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -44,6 +44,8 @@ def test_json_lines_are_strict_and_hold_single_values_only(tmp_path: Path) -> No
 def test_the_run_leaves_its_files(run: Run) -> None:
     names = {path.name for path in run.directory.path.iterdir()}
     assert names == {
+        ".lock",
+        "checkpoints",
         "config.yaml",
         "model.zip",
         "progress.jsonl",
@@ -52,6 +54,7 @@ def test_the_run_leaves_its_files(run: Run) -> None:
         "learning_curve.png",
         "summary.json",
     }
+    assert [path.name for path in run.directory.checkpoints.iterdir()] == ["step-000000000064.zip"]
 
 
 def test_the_resolved_configuration_repeats_the_run(run: Run, tmp_path: Path) -> None:

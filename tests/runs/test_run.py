@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,7 @@ from tests.runs.tiny import tiny
 
 
 def copied(run: Run, to: Path) -> Path:
-    to.mkdir()
-    for file in run.path.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
-    return to
+    return Path(shutil.copytree(run.path, to))
 
 
 def test_a_run_opened_later_is_the_run_that_was_trained(run: Run) -> None:
@@ -86,9 +84,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
             Run(path)
 
 
-def test_the_best_model_is_there_only_with_evaluation(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"best_model\.zip: there is no.*evaluation: \{every: N\}"):
-        run.load("best")
+def test_there_is_a_best_agent_only_where_somebody_looked(run: Run, tmp_path: Path) -> None:
+    assert run.load("best").num_timesteps == 64  # the mean return of the last training episodes is a score
+    unscored = train(tiny(**{"checkpoint.every": 0}), tmp_path / "unscored")
+    with pytest.raises(ConfigError, match=r"no checkpoint with a score\. .*evaluation: \{every: N\}"):
+        unscored.load("best")
     evaluated = train(tiny(**{"evaluation.every": 32, "name": "DistributionalPPO"}), tmp_path / "run")
     assert type(evaluated.load("best")) is DistributionalPPO
     worst: Any = "worst"

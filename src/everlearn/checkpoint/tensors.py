@@ -62,6 +62,19 @@ def unpacked(content: memoryview, file: object, member: str, limits: Limits) -> 
         Corrupt: If it has not.
         TooLarge: If they are more than the limits allow, or their header is longer.
     """
+    forms = forms_of(content, file, member, limits)
+    header, places = _layout(forms)
+    values = content[len(header) :]
+    return {name: _tensor(values[begin:end], *forms[name]) for name, (begin, end) in places.items()}
+
+
+def forms_of(content: memoryview, file: object, member: str, limits: Limits) -> dict[str, Form]:
+    """Dtype and shape of each tensor, once the layout made of them is the content's.
+
+    Raises:
+        Corrupt: If it is not.
+        TooLarge: If they are more than the limits allow, or their header is longer.
+    """
     length = int.from_bytes(content[:_LENGTH], "little")
     if length > limits.header_bytes:
         raise _excess(file, member, f"the header of its tensors has {length} bytes", "header_bytes", limits)
@@ -72,10 +85,10 @@ def unpacked(content: memoryview, file: object, member: str, limits: Limits) -> 
     entries = strict_json.loads(header[_LENGTH:], file, member, max_bytes=limits.header_bytes, max_depth=_DEPTH)
     forms = _forms(entries, file, member)
     expected, places = _layout(forms)
-    values = content[len(header) :]
-    if header != expected or len(values) != max((end for _, end in places.values()), default=0):
+    size = max((end for _, end in places.values()), default=0)
+    if header != expected or len(content) != len(header) + size:
         raise Corrupt(file, "the header of its tensors is not the one of their dtypes and shapes.", _REMEDY, member)
-    return {name: _tensor(values[begin:end], *forms[name]) for name, (begin, end) in places.items()}
+    return forms
 
 
 def _tensor(values: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

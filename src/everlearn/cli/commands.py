@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from everlearn.cli import configuring, evaluating, training
+from everlearn.cli import configuring, converting, evaluating, inspecting, training
 
 app = typer.Typer(
     name="everlearn",
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 app.command()(training.train)
 app.command()(evaluating.evaluate)
+app.command()(inspecting.inspect)
+app.command()(converting.convert)
 app.add_typer(configuring.app, name="config")
 
 

@@ -15,6 +15,7 @@ from everlearn.cli.reporting import print_json, reported_errors
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run's directory or a model file.")],
     episodes: Annotated[int, typer.Option("--episodes", metavar="N", min=1, help="Episodes to play.")] = 10,
+    best: Annotated[bool, typer.Option("--best", help="Play with the run's best checkpoint.")] = False,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Sample actions as in training.")] = False,
     env: Env = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds environments and sampling.")] = 0,
@@ -23,7 +24,10 @@ def evaluate(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Play episodes with a trained agent and print its returns."""
+    """Play episodes with a trained agent and print its returns.
+
+    Of a run that goes on still, or was killed, the newest checkpoint plays.
+    """
     with reported_errors(verbose):
         from everlearn.config import import_plugins
         from everlearn.report import print_evaluation
@@ -31,7 +35,13 @@ def evaluate(
 
         import_plugins(imports or [], "--import")
         env_id, result = evaluate_saved(
-            path, episodes=episodes, deterministic=not stochastic, env_id=env, seed=seed, device=device
+            path,
+            which="best" if best else "latest",
+            episodes=episodes,
+            deterministic=not stochastic,
+            env_id=env,
+            seed=seed,
+            device=device,
         )
     kind = "stochastic" if stochastic else "deterministic"
     if as_json:

@@ -55,13 +55,34 @@ def reported_errors(verbose: bool) -> Iterator[None]:
         except EverlearnError as error:
             if verbose:
                 traceback.print_exc()
-            for message in "\n".join([str(error), *getattr(error, "__notes__", [])]).split("\n"):
+            for message in _told(error):
                 _complain(console, "error", "bold red", message)
             raise typer.Exit(_exit_code(error)) from error
         except (EOFError, BrokenPipeError) as error:
             # The library of the command takes these for its own input and output and would end without a word.
             traceback.print_exc()
             raise typer.Exit(1) from error
+
+
+def _told(error: EverlearnError) -> list[str]:
+    """The lines of an error, with those of earlier ones before them; none twice."""
+    chain = reversed(list(_chain(error)))
+    texts = [text for each in chain for text in (str(each), *getattr(each, "__notes__", []))]
+    return "\n".join(dict.fromkeys(texts)).split("\n")
+
+
+def _chain(error: EverlearnError) -> Iterator[EverlearnError]:
+    """The error, and those during whose handling it arose, so that no failure hides an earlier one.
+
+    An error of ours that was made from another of ours says all that is to be said.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, EverlearnError):
+            yield current
+            if isinstance(current.__cause__, EverlearnError):
+                return
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def _complain(console: Console, kind: str, style: str, message: str) -> None:

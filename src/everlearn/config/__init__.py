@@ -6,6 +6,7 @@ from everlearn.config.reading import HEADER, as_yaml, assignment, dump, load, lo
 from everlearn.config.schema import json_schema
 from everlearn.config.sections import (
     AlgorithmConfig,
+    CheckpointConfig,
     EvaluationConfig,
     LoggingConfig,
     PolicyConfig,
@@ -16,6 +17,7 @@ from everlearn.config.sections import (
 __all__ = [
     "HEADER",
     "AlgorithmConfig",
+    "CheckpointConfig",
     "Document",
     "EvaluationConfig",
     "LoggingConfig",

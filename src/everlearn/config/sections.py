@@ -162,6 +162,30 @@ class EvaluationConfig(Section):
     seed: Seed | None = None
 
 
+class CheckpointConfig(Section):
+    """Checkpoints while the agent trains, in the run's ``checkpoints``: a run that is killed goes back to the last one.
+
+    They are written between rollouts and when training ends. A file that cannot be written is a warning, and is tried
+    again after 1, 2, 4, ... rollouts. However few are kept, the two latest whole ones always stay.
+
+    Attributes:
+        every: Environment steps from one checkpoint to the next, rounded up to whole rollouts; 0 for none but those of
+            the best evaluations.
+        keep_last: So many of the newest stay.
+        keep_best: So many of those with the best score stay, an evaluation's mean return if there are evaluations,
+            else the mean return of the last training episodes. With evaluation, an agent that is the best so far gets
+            a checkpoint at once, unless this is 0.
+        keep_every: The first at or after each multiple of so many steps stays for ever; None for none.
+        max_failures: Training stops with an error after so many failures in a row.
+    """
+
+    every: Annotated[int, Field(ge=0), BeforeValidator(whole)] = 20_000
+    keep_last: Count = 3
+    keep_best: Annotated[int, Field(ge=0), BeforeValidator(whole)] = 1
+    keep_every: Count | None = None
+    max_failures: Count = 5
+
+
 class RuntimeConfig(Section):
     """Where and how the run is computed.
 
@@ -191,6 +215,7 @@ class RunConfig(Section):
         total_timesteps: Environment steps to train for, over all environments.
         seed: Seeds everything; None draws one, which the resolved configuration records.
         evaluation: How the agent is evaluated while it trains.
+        checkpoint: How often its state is kept, and which of the files stay.
         logging: What is recorded.
         runtime: Where it is computed.
         plugins: Modules to import before anything is looked up: your own environments, optimizers, value heads and
@@ -202,6 +227,7 @@ class RunConfig(Section):
     total_timesteps: Count = 200_000
     seed: Seed | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     plugins: list[ModuleName] = []  # noqa: RUF012 - pydantic copies it

@@ -49,7 +49,7 @@ RUNTIME_ARGUMENTS = ("policy", "env", "device", "_init_setup_model")
 """Arguments that are no part of the configuration: they belong to the moment."""
 ATTRIBUTES = {"policy": "policy_class", "stats_window_size": "_stats_window_size"}
 """Arguments that a model keeps under another name."""
-LIBRARIES = ("everlearn", "torch", "stable-baselines3", "gymnasium", "numpy", "safetensors")
+LIBRARIES = ("everlearn", "torch", "stable-baselines3", "gymnasium", "numpy")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -178,11 +178,12 @@ def _figures(summary: Summary) -> list[str]:
 def _files(summary: Summary, plugins: Sequence[str]) -> list[str]:
     """One line per file: its name, and what to do with it."""
     directory = summary.directory
-    best = directory / "best_model.zip"
+    checkpoints = ("checkpoints", f"the agent on the way: everlearn inspect {directory}")
     imports = "".join(f" --import {name}" for name in plugins)
     rows = (
         ("model.zip", f"the agent: everlearn evaluate {directory}{imports}"),
-        *([("best_model.zip", f"the best agent: everlearn evaluate {best}{imports}")] if summary.best else []),
+        *([checkpoints] if (directory / checkpoints[0]).is_dir() else []),
+        *([("", f"the best agent: everlearn evaluate {directory} --best{imports}")] if summary.best else []),
         ("learning_curve.png", "the return of every episode, in one picture"),
         ("episodes.csv", "the same as a table"),
         ("progress.csv, tb", f"every metric: tensorboard --logdir {directory}"),

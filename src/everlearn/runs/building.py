@@ -65,8 +65,18 @@ def build_agent(config: RunConfig, venv: VecEnv) -> PPO:
         venv,
         seed=config.seed,
         device=_device(config.runtime.device, policy),
-        **_constructor_arguments(algorithm, policy),
+        **constructor_arguments(algorithm, policy),
     )
+
+
+def constructor_arguments(config: AlgorithmConfig, policy: str) -> dict[str, Any]:
+    """What is set of the algorithm's section, in the constructor's own types; what is None is left to the class.
+
+    Raises:
+        ConfigError: For options that what they are for does not have.
+    """
+    arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
+    return arguments | checked_mappings(config, policy) | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
 
 
 def thread_count(config: RunConfig, agent: PPO) -> int:
@@ -75,12 +85,6 @@ def thread_count(config: RunConfig, agent: PPO) -> int:
         return config.runtime.threads
     size = sum(parameter.numel() for parameter in agent.policy.parameters())
     return 1 if size <= _SMALL else torch.get_num_threads()
-
-
-def _constructor_arguments(config: AlgorithmConfig, policy: str) -> dict[str, Any]:
-    """What is set, in the constructor's own types; what is None is left to the class."""
-    arguments = config.model_dump(exclude={"name", "policy", "policy_kwargs"}, exclude_none=True)
-    return arguments | checked_mappings(config, policy) | {"policy_kwargs": _policy_arguments(config.policy_kwargs)}
 
 
 def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:

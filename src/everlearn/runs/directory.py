@@ -1,14 +1,18 @@
-"""The directory of a run: which files it owns, and how one is claimed."""
+"""The directory of a run: which files it owns, and how one is claimed, by one process at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from everlearn.checkpoint.files import DRAFT
+from everlearn.checkpoint.lock import HOLDER, LOCK, RunLock
 from everlearn.config import HEADER
 from everlearn.core.errors import ConfigError
-from everlearn.runs.writing import unfinished, writing
+from everlearn.runs.writing import writing
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class RunDirectory:
         return self.path / "model.zip"
 
     @property
-    def best_model(self) -> Path:
-        """The agent that did best in the evaluations of the training."""
-        return self.path / "best_model.zip"
+    def checkpoints(self) -> Path:
+        """The directory of the agents on the way, one file per step."""
+        return self.path / "checkpoints"
 
     @property
     def summary(self) -> Path:
@@ -76,62 +80,84 @@ class RunDirectory:
         return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
 
     def owned(self) -> list[Path]:
-        """The files that exist and are the run's own."""
+        """The files that exist and are the run's own, also what was set aside or left by a process that was killed."""
         files = [
             self.config,
             self.model,
-            self.best_model,
-            unfinished(self.model),
-            unfinished(self.best_model),
             self.summary,
             self.evaluations,
             self.progress_jsonl,
             self.progress_csv,
             self.episodes,
             self.learning_curve,
+            *self.path.glob(f"{self.model.name}.corrupt*"),
+            *self.path.glob(f"{DRAFT}*"),
+            *self.checkpoints.glob("step-*.zip*"),
+            *self.checkpoints.glob(f"{DRAFT}*"),
             *self.tensorboard.glob("events.out.tfevents.*"),
         ]
         return [file for file in files if file.is_file()]
 
+    def foreign(self) -> list[Path]:
+        """What is in the directory besides the lock."""
+        return [path for path in self.path.iterdir() if path.name not in (LOCK, HOLDER)]
 
-def claim(path: Path, *, overwrite: bool) -> RunDirectory:
-    """The directory at ``path``, made if it is missing, and without the files of an earlier run.
+
+@contextmanager
+def claim(path: Path, *, overwrite: bool) -> Iterator[RunDirectory]:
+    """The directory at ``path`` for this process alone, made if it is missing, without the files of an earlier run.
+
+    Row 17 of the failure modes: nothing is removed before the lock is held.
 
     Args:
         path: Where to.
         overwrite: Remove an earlier run's files; anything else in the directory stays.
 
     Raises:
-        ConfigError: If something is there and ``overwrite`` is off, or it is not a run; or it cannot be made.
+        ConfigError: If something is there and ``overwrite`` is off, or it is not a run, or a process is writing it;
+            or it cannot be made.
     """
     directory = RunDirectory(path)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: this is a file. Name a directory (out in Python).")
-    with writing(path):
-        if path.is_dir() and any(path.iterdir()):
-            _clear(directory, overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot_be_made(path, error) from error
-    return directory
+    with ExitStack() as stack:
+        with writing(path):
+            if directory.foreign() and not directory.is_run():
+                raise _not_empty(path) if not overwrite else _no_run(path)
+            stack.enter_context(RunLock(path))
+            if directory.foreign():
+                _clear(directory, overwrite)
+        yield directory
 
 
-def claim_next(parent: Path, name: str) -> RunDirectory:
-    """A new directory ``parent/name-n`` with the first number that is free.
+@contextmanager
+def claim_next(parent: Path, name: str) -> Iterator[RunDirectory]:
+    """A new directory ``parent/name-n`` with the first number that is free, for this process alone.
 
     Raises:
         ConfigError: If it cannot be made.
     """
+    path = _made_next(parent, name.replace("/", "-"))
+    with ExitStack() as stack:
+        with writing(path):
+            stack.enter_context(RunLock(path))
+        yield RunDirectory(path)
+
+
+def _made_next(parent: Path, name: str) -> Path:
     for number in count(1):
-        path = parent / f"{name.replace('/', '-')}-{number}"
+        path = parent / f"{name}-{number}"
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise _cannot_be_made(path, error) from error
-        return RunDirectory(path)
+        return path
     raise AssertionError("there is always a free number")
 
 
@@ -142,16 +168,22 @@ def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
     )
 
 
+def _not_empty(path: Path) -> ConfigError:
+    return ConfigError(
+        f"--out {path} is not empty. Choose another directory, or add --overwrite "
+        "(in Python another out, or overwrite=True)."
+    )
+
+
+def _no_run(path: Path) -> ConfigError:
+    return ConfigError(
+        f"--out {path} holds other files and no run, so it is not overwritten. Choose another directory "
+        "(another out in Python)."
+    )
+
+
 def _clear(directory: RunDirectory, overwrite: bool) -> None:
     if not overwrite:
-        raise ConfigError(
-            f"--out {directory.path} is not empty. Choose another directory, or add --overwrite "
-            "(in Python another out, or overwrite=True)."
-        )
-    if not directory.is_run():
-        raise ConfigError(
-            f"--out {directory.path} holds other files and no run, so it is not overwritten. Choose another directory "
-            "(another out in Python)."
-        )
+        raise _not_empty(directory.path)
     for file in directory.owned():
         file.unlink()

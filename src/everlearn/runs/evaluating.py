@@ -11,13 +11,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, load, require_imported
 from everlearn.core.errors import ConfigError
+from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.environments.build import evaluation_environment
 from everlearn.environments.evaluation import Act, Evaluation, evaluate
 from everlearn.environments.spec import EnvConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs.checking import check_device
 from everlearn.runs.directory import RunDirectory
-from everlearn.runs.model_files import class_of, loaded_agent, model_file
+from everlearn.runs.model_files import Which, class_of, existing, loaded_agent, model_file
 
 _ENVIRONMENTS = 8  # side by side
 
@@ -56,6 +57,7 @@ def policy_of(agent: PPO, *, deterministic: bool = True) -> Act:
 def evaluate_saved(
     path: Path,
     *,
+    which: Which = "latest",
     episodes: int = 10,
     deterministic: bool = True,
     env_id: str | None = None,
@@ -65,7 +67,8 @@ def evaluate_saved(
     """Run episodes with the agent of a run, or of a model file.
 
     Args:
-        path: A run's directory, or a model file; the ``config.yaml`` beside it names the environment.
+        path: A run's directory, or a model file; the ``config.yaml`` of the run that it is in names the environment.
+        which: Of a run, the ``"latest"`` agent or the ``"best"``; of a model file there is one.
         episodes: How many, at least one.
         deterministic: Take the most likely action instead of sampling.
         env_id: Another environment than the run's.
@@ -77,11 +80,15 @@ def evaluate_saved(
 
     Raises:
         ConfigError: If there is no model or device, or the environment is unknown or has other spaces.
-        StateError: If the file is no model, or damaged.
+        CheckpointError: If the file is no model, or damaged.
     """
-    directory = RunDirectory(path) if path.is_dir() else RunDirectory(path.parent)
+    keep_compiled_code_private()
     check_device(device, "device")
-    model = model_file(directory, "latest") if path.is_dir() else path
+    if which != "latest" and not path.is_dir():
+        existing(path)
+        raise ConfigError(f"{path}: a file has one agent, which is neither. Name a run's directory for its best.")
+    directory = run_of(path)
+    model = model_file(directory, which) if path.is_dir() else path
     class_of(model)  # before its environment is asked for
     config = load(directory.config) if directory.config.is_file() else None
     if config is not None:
@@ -93,6 +100,14 @@ def evaluate_saved(
     policy = policy_of(agent, deterministic=deterministic)
     played = play(env, lambda _: policy, episodes, seed=seed, normaliser_state=agent.normaliser_state)
     return env.id, played or Evaluation([], [])
+
+
+def run_of(path: Path) -> RunDirectory:
+    """The run that a path is: itself a directory, a file in one, or one of its checkpoints."""
+    if path.is_dir():
+        return RunDirectory(path)
+    above = RunDirectory(path.parent.parent)
+    return above if path.parent == above.checkpoints else RunDirectory(path.parent)
 
 
 def _environment(model: Path, config: RunConfig | None, env_id: str | None) -> EnvConfig:

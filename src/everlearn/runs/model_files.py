@@ -1,63 +1,58 @@
-"""Agents from the model files of runs."""
+"""Agents from the model files and checkpoints of runs."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
+import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-
-from everlearn.core.errors import ConfigError, EverlearnError, StateError
+from everlearn.checkpoint.archive import read_archive
+from everlearn.checkpoint.errors import (
+    CheckpointError,
+    Corrupt,
+    NoValidCheckpoint,
+    Truncated,
+    Unsupported,
+)
+from everlearn.checkpoint.files import set_aside
+from everlearn.checkpoint.store import CheckpointStore
+from everlearn.core.errors import ConfigError, StateError
 from everlearn.ppo.algorithm import PPO
+from everlearn.ppo.model_file import read_model_file
+from everlearn.runs.checkpointing import checkpoint_store
 from everlearn.runs.directory import RunDirectory
 from everlearn.runs.names import algorithms
 
 Which = Literal["best", "latest"]
 
-# torch raises it and has no name of its own for it; no module here imports an unpickler, not even for a name.
-_NotPlainData: type[Exception] = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
-
-_DAMAGE = (
-    zipfile.BadZipFile,  # the archive, where it is read before SB3 reads it
-    zlib.error,
-    EOFError,  # an empty part
-    _NotPlainData,  # a part that holds something else
-    LookupError,  # a part or an attribute that is missing
-    RuntimeError,  # torch's word for a part that is cut off
-    ValueError,  # SB3's for an archive that is none, and for parts that do not fit
-)
-
 
 def model_file(directory: RunDirectory, which: str) -> Path:
-    """The model file of a run.
+    """The file of a run's agent, one that can be loaded.
+
+    Rows 1, 2, 15 and 18 of the failure modes: of a run that goes on or was killed the latest is its newest whole
+    checkpoint, with a warning; a damaged file is set aside as ``*.corrupt`` and the newest checkpoint taken.
 
     Args:
         directory: Of the run.
         which: ``"latest"`` or ``"best"``.
 
     Raises:
-        ConfigError: If there is none, saying why and what there is instead.
+        ConfigError: If there is none, saying why and what to do.
+        CheckpointError: If all that there is is damaged.
+        StateError: If the model file cannot be read.
     """
-    models = {"latest": directory.model, "best": directory.best_model}
-    if which not in models:
-        raise ConfigError(f"which={which!r}: there are 'best' and 'latest'.")
-    if models[which].is_file():
-        return models[which]
+    store = checkpoint_store(directory)
     if which == "best":
-        raise ConfigError(f"{models[which]}: there is no best model. Train with evaluation: {{every: N}} to keep one.")
-    if not directory.config.is_file():
-        raise ConfigError(f"{models[which]}: there is no such model. Name a run's directory or a model file.")
-    remedy = (
-        f"The best agent of its evaluations is in {directory.best_model}."
-        if directory.best_model.is_file()
-        else f"Train again: everlearn train {directory.config} --out DIR."
-    )
-    raise ConfigError(
-        f"{models[which]}: there is none. The run goes on still, or it was killed before its agent was saved. {remedy}"
-    )
+        return _best(store)
+    if which != "latest":
+        raise ConfigError(f"which={which!r}: there are 'best' and 'latest'.")
+    if not directory.model.is_file():
+        return _of_a_run_without_end(directory, store)
+    try:
+        read_archive(existing(directory.model))
+    except (Corrupt, Truncated, Unsupported) as error:
+        return _instead_of(directory.model, error, store)
+    return directory.model
 
 
 def loaded_agent(model: Path, device: str) -> PPO:
@@ -65,63 +60,94 @@ def loaded_agent(model: Path, device: str) -> PPO:
 
     Raises:
         ConfigError: If there is no such file.
-        StateError: If it is no model of ours, or it is damaged.
+        CheckpointError: If it is no model of ours, or it is damaged.
+        StateError: If it cannot be read.
     """
-    kind = class_of(model)
-    try:
-        _check_sums(model)
-        return kind.load(model, device=device)
-    except (EverlearnError, torch.OutOfMemoryError) as error:
-        if isinstance(error, StateError):
-            error.add_note(f"This happened while {model} was loaded.")
-        raise
-    except _DAMAGE as error:
-        raise StateError(
-            f"{model}: it cannot be loaded, so it is damaged or was changed ({type(error).__name__}: {error}). "
-            f"{_instead_of(model)}"
-        ) from error
-
-
-def _check_sums(model: Path) -> None:
-    """Compare every part with its checksum, which torch, reading here and there, would not."""
-    with zipfile.ZipFile(model) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"bad CRC-32 for file {damaged!r}")
+    return class_of(model).load(model, device=device)
 
 
 def class_of(model: Path) -> type[PPO]:
-    """The class of the agent in a model file, by the name that the class has left there.
+    """The class of the agent in a model file, by the name that its manifest says.
 
     Raises:
         ConfigError: If there is no such file.
-        StateError: If no class of ours has saved it.
+        CheckpointError: If it is no model of ours, or it is damaged.
+        StateError: If it cannot be read.
     """
-    if not model.is_file():
-        raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.")
-    name = _saved_name(model)
-    if not isinstance(name, str):
-        raise StateError(
-            f"{model}: this is no model of everlearn's PPO, or it is damaged. Name one that a run has saved."
-        )
+    name = str(read_model_file(existing(model)).manifest.get("algorithm"))
+    if name not in algorithms:
+        known = " or ".join(algorithms)
+        raise Unsupported(model, f"it holds a {name!r}.", f"Load it from Python with that class, or name a {known}.")
     return algorithms[name]
 
 
-def _saved_name(model: Path) -> Any:
-    """``algorithm_name`` among the plain data of a model file; None if it has none, or is no model file."""
+def existing(model: Path) -> Path:
+    """The path, if there is a file that can be read.
+
+    Raises:
+        ConfigError: If there is none.
+        StateError: If it cannot be read.
+    """
     try:
-        with zipfile.ZipFile(model) as archive:
-            data = json.loads(archive.read("data"))
+        with model.open("rb"):
+            return model
+    except FileNotFoundError as error:
+        raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.") from error
     except OSError as error:
         raise StateError(f"{model}: it cannot be read ({error.strerror or error}). See to its permissions.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError):
-        return None
-    return data.get("algorithm_name") if isinstance(data, dict) else None
 
 
-def _instead_of(model: Path) -> str:
-    """What to do about a damaged file."""
-    directory = RunDirectory(model.parent)
-    others = [file for file in (directory.model, directory.best_model) if file.is_file() and file != model]
-    another = f", or use {others[0]}" if model in (directory.model, directory.best_model) and others else ""
-    return f"Restore it from a copy{another}."
+def _best(store: CheckpointStore) -> Path:
+    try:
+        return store.best().checkpoint.path
+    except NoValidCheckpoint as error:
+        if error.reasons:
+            raise
+        raise ConfigError(
+            f"{store.directory}: there is no checkpoint with a score. Train with evaluation: {{every: N}}, or "
+            "checkpoint: {every: N} with episodes that end, to have one."
+        ) from error
+
+
+def _of_a_run_without_end(directory: RunDirectory, store: CheckpointStore) -> Path:
+    if not directory.config.is_file():
+        raise ConfigError(f"{directory.model}: there is no such model. Name a run's directory or a model file.")
+    try:
+        checkpoint = store.latest().checkpoint
+    except NoValidCheckpoint as error:
+        if error.reasons:
+            raise
+        raise ConfigError(
+            f"{directory.model}: there is none, and no checkpoint. The run goes on still, or it was killed before the "
+            f"first. Train again: everlearn train {directory.config} --out DIR."
+        ) from error
+    aside = sorted(directory.path.glob(f"{directory.model.name}.corrupt*"))
+    why = f"it was damaged and is kept as {aside[-1]}" if aside else "the run goes on still, or it was killed"
+    warnings.warn(
+        f"{directory.path} has no model.zip: {why}. Its checkpoint of step {checkpoint.step} is used.", stacklevel=4
+    )
+    return checkpoint.path
+
+
+def _instead_of(model: Path, damage: CheckpointError, store: CheckpointStore) -> Path:
+    """The newest checkpoint in place of a damaged model, which is set aside; a newer version's is not damaged."""
+    if isinstance(damage, Unsupported) and damage.member is not None:
+        raise damage
+    try:
+        checkpoint = store.latest().checkpoint
+    except NoValidCheckpoint as error:
+        if error.reasons:
+            raise NoValidCheckpoint(model.parent, [str(damage), *error.reasons]) from error
+        raise damage from error
+    warnings.warn(
+        f"{damage} {_kept(model)} The checkpoint of step {checkpoint.step} is used.",
+        stacklevel=4,
+    )
+    return checkpoint.path
+
+
+def _kept(model: Path) -> str:
+    try:
+        return f"It is kept as {set_aside(model)}."
+    except OSError as error:
+        return f"It could not be set aside ({error.strerror or error})."

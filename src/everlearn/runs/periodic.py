@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,11 @@ from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.algorithm import PPO
 from everlearn.report import EvaluationRecord
 from everlearn.runs.evaluating import policy_of
-from everlearn.runs.writing import LineFile, save_agent
+from everlearn.runs.writing import LineFile
 
 
 class PeriodicEvaluation(BaseCallback):
-    """Plays episodes between rollouts, records them and keeps the best agent; training goes on as if it had not.
+    """Plays episodes between rollouts, records them and knows the best agent; training goes on as if it had not.
 
     The environments are their own; observations are normalised with the training's statistics as they are at that
     moment, which the evaluation does not move. All global generators are put back afterwards. Every evaluation
@@ -37,7 +36,6 @@ class PeriodicEvaluation(BaseCallback):
         config: How often, how many episodes; ``seed`` decided.
         make_environment: Makes the environments from the state of the training's normaliser, None if it has none.
         file: Where to record, as CSV.
-        best_model: Where the best agent is saved.
         stopped: Asked at every step; True abandons an evaluation.
     """
 
@@ -46,14 +44,13 @@ class PeriodicEvaluation(BaseCallback):
         config: EvaluationConfig,
         make_environment: Callable[[dict[str, Any] | None], VecEnv],
         file: LineFile,
-        best_model: Path,
         stopped: Callable[[], bool],
     ) -> None:
         super().__init__()
         self.records: list[EvaluationRecord] = []
         self.best: EvaluationRecord | None = None
         self._config, self._make_environment = config, make_environment
-        self._best_model, self._stopped = best_model, stopped
+        self._stopped = stopped
         self._rows = csv.writer(file, lineterminator="\n")
         self._rows.writerow(EvaluationRecord._fields)
         self._venv: VecEnv | None = None
@@ -64,6 +61,11 @@ class PeriodicEvaluation(BaseCallback):
     def last_mean(self) -> float | None:
         """Mean return of the last evaluation; None before the first."""
         return self.records[-1].mean_reward if self.records else None
+
+    def score_now(self) -> float | None:
+        """Mean return of an evaluation of the agent as it is at this step; None without one, or if no episode ended."""
+        last = self.records[-1] if self.records else None
+        return last.mean_reward if last and last.env_step == self.num_timesteps and last.episodes else None
 
     def close(self) -> None:
         """Close the environments."""
@@ -97,9 +99,8 @@ class PeriodicEvaluation(BaseCallback):
         record = self._recorded(played)
         for name in ("mean_reward", "std_reward", "mean_ep_length"):
             self.logger.record(f"eval/{name}", getattr(record, name))
-        if played.returns and (self.best is None or record.mean_reward > self.best.mean_reward):
+        if played.returns and (self.best is None or record.mean_reward >= self.best.mean_reward):
             self.best = record
-            save_agent(agent, self._best_model)
 
     def _played(self, agent: PPO) -> Evaluation:
         """Episodes of the evaluation's own seed; only inside ``unnoticed``, because global generators are seeded."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import (
+    DISABLED,
     CSVOutputFormat,
     KVWriter,
     Logger,
@@ -21,9 +25,12 @@ from stable_baselines3.common.logger import (
     filter_excluded_keys,
 )
 
+from everlearn.core.errors import EverlearnError
 from everlearn.report import Display, Progress
 from everlearn.runs.directory import RunDirectory
 from everlearn.runs.writing import LineFile, writing
+
+_log = logging.getLogger(__name__)
 
 
 class JsonLines(KVWriter):
@@ -53,17 +60,62 @@ class JsonLines(KVWriter):
 
 
 class RunLogger(Logger):
-    """SB3's logger, in which a file that cannot be written is an error that names the run's directory."""
+    """SB3's logger, in which a file that cannot be written does not end the training.
+
+    Row 39 of the failure modes: one that fails several times in a row is given up with a warning. ``progress.jsonl``
+    is none of these: it keeps what it cannot write.
+    """
+
+    _PATIENCE = 5
+
+    def __init__(self, folder: str | None, output_formats: list[KVWriter]) -> None:
+        super().__init__(folder, output_formats)
+        self._failures: Counter[KVWriter] = Counter()
 
     def dump(self, step: int = 0) -> None:
         """Write what was recorded."""
-        with writing(Path(self.dir or ".")):
-            super().dump(step)
+        if self.level == DISABLED:
+            return
+        for sink in list(self.output_formats):
+            try:
+                sink.write(self.name_to_value, self.name_to_excluded, step)
+                self._failures[sink] = 0
+            except OSError as error:
+                self._count_failure(sink, error)
+        self.name_to_value.clear()
+        self.name_to_count.clear()
+        self.name_to_excluded.clear()
 
     def close(self) -> None:
-        """Close the files."""
-        with writing(Path(self.dir or ".")):
-            super().close()
+        """Close all files, and then complain about those that could not be written to their end.
+
+        Raises:
+            EverlearnError: Naming the run's directory or the file.
+        """
+        refused: list[EverlearnError] = []
+        for sink in self.output_formats:
+            try:
+                with writing(Path(self.dir or ".")):
+                    sink.close()
+            except EverlearnError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def _count_failure(self, sink: KVWriter, error: OSError) -> None:
+        self._failures[sink] += 1
+        if self._failures[sink] < self._PATIENCE:
+            return
+        self.output_formats.remove(sink)
+        _log.warning(
+            "%s: %s could not be written %d times in a row (%s), so it is given up; progress.jsonl has all metrics.",
+            self.dir,
+            type(sink).__name__,
+            self._PATIENCE,
+            error.strerror or error,
+        )
+        with suppress(OSError):  # it was said above
+            sink.close()
 
 
 def metric_logger(directory: RunDirectory, *, tensorboard: bool) -> Logger:

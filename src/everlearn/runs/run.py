@@ -90,12 +90,13 @@ class Run:
         ``agent.predict(agent.normalize_obs(observation))`` acts on an observation as the environment gives it.
 
         Args:
-            which: ``"latest"``, as it was when training ended, or ``"best"`` in the evaluations during training.
+            which: ``"latest"``, as it was when training ended, and of a run that goes on or was killed the newest
+                checkpoint that is whole, with a warning; or ``"best"``, the checkpoint with the highest score.
             device: Where it computes.
 
         Raises:
             ConfigError: If there is no such model or device, or the run's plug-ins have not been imported.
-            StateError: If the file is damaged.
+            CheckpointError: If all that there is is damaged.
         """
         check_device(device, "device")
         model = model_file(self.directory, which)
@@ -111,11 +112,11 @@ class Run:
         Args:
             n_envs: How many, side by side.
             seed: Seeds the first episodes; environment i has ``seed + i``.
-            which: Whose statistics: those in the ``"latest"`` model file, or in the ``"best"``.
+            which: Whose statistics: those of the ``"latest"`` agent, or of the ``"best"``.
 
         Raises:
             ConfigError: If there is no such model, or the run's plug-ins have not been imported.
-            StateError: If the file is damaged.
+            CheckpointError: If all that there is is damaged.
         """
         model = model_file(self.directory, which)
         require_imported(self.config.plugins, str(self.path))

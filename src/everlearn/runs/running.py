@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump, import_plugins, load_document
 from everlearn.core.errors import ArgumentError, Noted
+from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
 from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
@@ -25,6 +26,7 @@ from everlearn.ppo.algorithm import PPO
 from everlearn.report import Display, EvaluationRecord, Silent, Summary, draw_learning_curve
 from everlearn.runs.building import EVALUATION_SEED, build_agent, resolved, thread_count
 from everlearn.runs.checking import check_names
+from everlearn.runs.checkpointing import CheckpointWriter, checkpoint_store
 from everlearn.runs.directory import RunDirectory, claim, claim_next
 from everlearn.runs.evaluating import play, policy_of
 from everlearn.runs.interruption import Interruption
@@ -32,8 +34,9 @@ from everlearn.runs.periodic import PeriodicEvaluation
 from everlearn.runs.recording import Episode, EpisodeRecorder, ProgressReporter, Stopper, metric_logger
 from everlearn.runs.run import Run
 from everlearn.runs.time_limit import TimeLimit, seconds_of
-from everlearn.runs.writing import LineFile, save_agent, write_text, writing
+from everlearn.runs.writing import LineFile, write_text, writing
 
+RESTORING = "everlearn evaluate with the run's directory takes it, and so does Run(...).load()."
 Configuration = str | Path | Mapping[str, Any] | RunConfig | None
 Callback = BaseCallback | Callable[[dict[str, Any], dict[str, Any]], bool]
 Callbacks = Callback | Sequence[Callback] | None
@@ -104,8 +107,11 @@ def train(
     Raises:
         ArgumentError: If an argument is of another kind.
         ConfigError: If the configuration is not valid or does not fit the environment, or ``out`` is taken.
-        NonFiniteError: If a NaN or an infinity appears; the agent as it was then is saved.
+        NonFiniteError: If a NaN or an infinity appears; the agent as it was then is saved if it is finite itself, and
+            the checkpoints before stay.
+        SaveError: If the agent at the end, or several checkpoints in a row, cannot be written.
     """
+    keep_compiled_code_private()
     limit = TimeLimit(math.inf if time_limit is None else seconds_of(time_limit))
     if isinstance(plugins, str):
         raise ArgumentError(f"plugins={plugins!r}: give a list of names of modules: plugins=[{plugins!r}].")
@@ -120,7 +126,7 @@ def train(
             venv = stack.enter_context(closing(training_environment(wanted.env, wanted.algorithm.gamma)))
             decided, _ = resolved(wanted, venv)
             agent = build_agent(decided, venv)
-        directory = _claimed(decided, out, overwrite=overwrite)
+        directory = stack.enter_context(_claimed(decided, out, overwrite=overwrite))
         order = _Order(decided, directory, display or Silent(), callbacks, interruption, limit)
         stack.enter_context(_threads(thread_count(decided, agent)))
         return Run.just_trained(directory, agent, _carried_out(order, agent, venv))
@@ -146,7 +152,7 @@ def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
     baseline = play_on(
         lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
     )
-    with _naming_saved_agent(directory.model):
+    with _naming_saved_agent(directory):
         learning = _learn(agent, order)
     statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
     evaluation = play_on(
@@ -175,7 +181,7 @@ def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
     return summary
 
 
-def _claimed(config: RunConfig, out: str | Path | None, *, overwrite: bool) -> RunDirectory:
+def _claimed(config: RunConfig, out: str | Path | None, *, overwrite: bool) -> AbstractContextManager[RunDirectory]:
     if out is not None:
         return claim(Path(out), overwrite=overwrite)
     return claim_next(Path("runs"), f"{config.env.id}-{config.algorithm.name}")
@@ -205,13 +211,17 @@ def _learn(agent: PPO, order: _Order) -> _Learning:
             config.algorithm.stats_window_size,
             lambda: evaluation.last_mean if evaluation else None,
         )
-        ours = [recorder, *([evaluation] if evaluation else []), reporter, Stopper(order.stopped)]
+        score = evaluation.score_now if evaluation else None
+        checkpoints = CheckpointWriter(
+            config.checkpoint, checkpoint_store(directory, config.checkpoint), order.display, score
+        )
+        ours = [recorder, *([evaluation] if evaluation else []), checkpoints, reporter, Stopper(order.stopped)]
         try:
             callbacks = CallbackList([*ours, *order.callbacks])
             agent.learn(config.total_timesteps, callbacks, log_interval=config.logging.interval)
         finally:
             agent.set_logger(Logger(None, []))
-            save_agent(agent, directory.model)
+            agent.save(directory.model)
     return _Learning(agent.num_timesteps, reporter.seconds, recorder.episodes, evaluation.best if evaluation else None)
 
 
@@ -224,7 +234,7 @@ def _periodic_evaluation(order: _Order, stack: ExitStack) -> PeriodicEvaluation 
         return evaluation_environment(order.config.env, config.n_envs, config.seed or 0, statistics)
 
     rows = stack.enter_context(closing(LineFile(order.directory.evaluations)))
-    callback = PeriodicEvaluation(config, environments, rows, order.directory.best_model, order.stopped)
+    callback = PeriodicEvaluation(config, environments, rows, order.stopped)
     stack.callback(callback.close)
     return callback
 
@@ -243,8 +253,16 @@ def _callbacks(given: Callbacks) -> list[BaseCallback]:
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in several]
 
 
-def _naming_saved_agent(model: Path) -> Noted:
-    return Noted(lambda: f"The agent as it was then is saved in {model}." if model.is_file() else None)
+def _naming_saved_agent(directory: RunDirectory) -> Noted:
+    """Errors say which agent is left."""
+
+    def note() -> str | None:
+        if directory.model.is_file():
+            return f"The agent as it was then is saved in {directory.model}."
+        checkpoints = checkpoint_store(directory).checkpoints()
+        return f"The last checkpoint is {checkpoints[-1].path}; {RESTORING}" if checkpoints else None
+
+    return Noted(note)
 
 
 @contextmanager

@@ -5,14 +5,15 @@ Errors of the system that arise in a user's environments, callbacks or plug-ins 
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
+from everlearn.checkpoint.files import write_file
 from everlearn.core.errors import EverlearnError
-from everlearn.ppo.algorithm import PPO
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -37,55 +38,60 @@ def writing(path: Path) -> Iterator[None]:
 class LineFile:
     """A text file, written from its beginning, that has every line as soon as it is written.
 
+    Row 14 of the failure modes: what cannot be written, as on a full disk, stays in memory and is written with the next
+    line; the first time this is a warning. Only closing fails, if it cannot be written even then.
+
     Args:
         path: Where.
 
     Raises:
-        EverlearnError: If it cannot be written.
+        EverlearnError: If the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waiting = b""
+        self._warned = False
         with writing(path):
-            self._file: TextIO = path.open("w", buffering=1, encoding="utf-8", newline="")
+            self._file = path.open("wb", buffering=0)
 
     def write(self, text: str) -> int:
         """Write, and return the number of characters."""
-        with writing(self._path):
-            return self._file.write(text)
+        self._waiting += text.encode()
+        try:
+            self._write_waiting()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "%s: it cannot be written (%s). Its lines are kept in memory and tried again with each new one; "
+                    "see to free space.",
+                    self._path,
+                    error.strerror or error,
+                )
+        return len(text)
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is waiting and close the file.
+
+        Raises:
+            EverlearnError: If lines were waiting and cannot be written even now; they are lost.
+        """
         with writing(self._path):
-            self._file.close()
+            try:
+                self._write_waiting()
+            finally:
+                self._file.close()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file.
+    """Write a whole file, so that at every moment ``path`` leads to the file before or to the new one.
 
     Raises:
-        EverlearnError: If it cannot be written.
+        SaveError: If it cannot be written.
     """
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
-
-
-def unfinished(path: Path) -> Path:
-    """Where a model file is written before it replaces ``path``; a process that was killed may have left it."""
-    return path.with_name(f"{path.stem}.unfinished.zip")
-
-
-def save_agent(agent: PPO, path: Path) -> None:
-    """Save an agent so that at every moment ``path`` is the file before, or the whole new one.
-
-    Raises:
-        EverlearnError: If it cannot be written.
-        NonFiniteError: If a parameter is not finite; the file before stays.
-    """
-    draft = unfinished(path)
-    with writing(path):
-        try:
-            agent.save(draft)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    write_file(path, [text.encode()])
