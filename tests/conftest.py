@@ -1,5 +1,6 @@
 """What every test stands on: one thread, the same random numbers each time, a guard of the global ones."""
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -14,6 +15,12 @@ torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 
 settings.register_profile("everlearn", deadline=None, derandomize=True)
 settings.load_profile("everlearn")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compiled code of tests does not go into the home of whoever runs them."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from random import Random
@@ -64,11 +65,14 @@ def _marked(random: Random) -> Any:
 
 def _value(random: Random) -> Any:
     kind = random.random()
+    chosen: Any
     if kind < 0.5:
-        return random.choice(NUMBERS)
-    if kind < 0.65:
-        return random.choice(OTHERS)
-    return random.choice(NAMES) if kind < 0.8 else _marked(random)
+        chosen = random.choice(NUMBERS)
+    elif kind < 0.65:
+        chosen = random.choice(OTHERS)
+    else:
+        chosen = random.choice(NAMES) if kind < 0.8 else _marked(random)
+    return copy.deepcopy(chosen)  # it may be changed in its turn
 
 
 def _places(document: Any) -> list[tuple[Any, Any]]:

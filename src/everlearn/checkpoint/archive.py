@@ -163,7 +163,7 @@ def _read(opened: io.BufferedIOBase, file: str, limits: Limits, sha256: str | No
         raise refusal(opened, file)
     content = _first(opened, size, file)
     if sha256 is not None:
-        _require_pinned(content, sha256, file)
+        require_pinned(content, sha256, file)
     if not layout.is_ours(content):
         raise refusal(opened, file)
     entries = layout.entries_of(content, file, limits)
@@ -198,7 +198,13 @@ def _first(opened: io.BufferedIOBase, size: int, file: str) -> memoryview:
     return memoryview(b"".join(pieces))  # of a single one no copy is made
 
 
-def _require_pinned(content: memoryview, sha256: str, file: str) -> None:
+def require_pinned(content: Buffer, sha256: str, file: object) -> None:
+    """Refuse another file than the one that is asked for.
+
+    Raises:
+        Untrusted: If its SHA-256 is another.
+        ArgumentError: If ``sha256`` is none.
+    """
     if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
         raise ArgumentError(f"sha256={sha256!r} is none. Give the 64 hexadecimal digits that everlearn inspect prints.")
     found = hashlib.sha256(content).hexdigest()

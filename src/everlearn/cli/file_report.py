@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive, read_archive
-from everlearn.checkpoint.errors import CheckpointError, Corrupt, NoValidCheckpoint, Untrusted
+from everlearn.checkpoint.errors import CheckpointError, NoValidCheckpoint, Untrusted
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
 from everlearn.checkpoint.limits import LIMITS
 from everlearn.checkpoint.sb3_report import inspect_sb3
 from everlearn.checkpoint.store import CheckpointStore, has_performance, rank
+from everlearn.checkpoint.tensor_header import forms_of
 from everlearn.core.errors import ConfigError
 
 ABOUT = (
@@ -114,15 +114,8 @@ def _own(archive: Archive, path: Path) -> dict[str, Any]:
 
 def _count_weights(archive: Archive) -> int:
     """The numbers in the policy's tensors, by their header."""
-    content = archive.members[_WEIGHTS]
-    size = min(int.from_bytes(content[:8], "little"), len(content) - 8, LIMITS.header_bytes)
-    header = strict_json.loads(
-        content[8 : 8 + size], archive.file, _WEIGHTS, max_bytes=LIMITS.header_bytes, max_depth=LIMITS.json_depth
-    )
-    try:
-        return sum(math.prod(entry["shape"]) for entry in header.values())
-    except (AttributeError, LookupError, TypeError) as error:
-        raise Corrupt(archive.file, "its header does not describe tensors.", "Restore the file.", _WEIGHTS) from error
+    forms = forms_of(archive.members[_WEIGHTS], archive.file, _WEIGHTS, LIMITS)
+    return sum(math.prod(form.shape) for form in forms.values())
 
 
 def _foreign(path: Path, kind: Kind) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlearn.checkpoint.errors import Mismatch, NonFinite
+from everlearn.checkpoint.errors import Corrupt, Mismatch, NonFinite, refused
 from everlearn.core.errors import StateError
 from everlearn.core.stateful import snapshot
 from everlearn.optim.utility_optimizer import UtilityOptimizer
@@ -51,19 +51,35 @@ def adopt(model: PersistentLearner, parameters: Mapping[str, State], file: objec
         NonFinite: If a number is not finite.
     """
     for part, state in parameters.items():
+        _require_state(state, part, file)
         _require_finite(state, part, file)
-    state, critics_are_new = _fitting_weights(model, parameters["policy"], file)
-    model.policy.load_state_dict(state)
+    with refused(file, "policy"):
+        state, critics_are_new = _fitting_weights(model, parameters["policy"], file)
+        model.policy.load_state_dict(state)
     if model.use_sde:
         model.policy.reset_noise()
     reasons = {
-        name: _TAKERS[name](model, state) if name in _TAKERS else "there is no such part here."
+        name: _taken(model, name, state, file)
         for name, state in parameters.items()
         if name != "policy" and not (critics_are_new and name in _OF_CRITICS)
     }
     left = [f"{name}: it belongs to the file's critics too." for name in _OF_CRITICS if name in parameters]
     critics = "critics: the file's are of another kind than this model's, which stay new."
     return [*([critics, *left] if critics_are_new else []), *(f"{name}: {why}" for name, why in reasons.items() if why)]
+
+
+def _taken(model: PersistentLearner, part: str, state: State, file: object) -> str | None:
+    """Take a part over; why not, where it is left."""
+    if part not in _TAKERS:
+        return "there is no such part here."
+    with refused(file, part):
+        return _TAKERS[part](model, state)
+
+
+def _require_state(state: Any, part: str, file: object) -> None:
+    if not (isinstance(state, Mapping) and all(isinstance(name, str) for name in state)):
+        problem = f"it holds a {type(state).__name__} that is no state of a part."
+        raise Corrupt(file, problem, "Get it from where it was made.", part)
 
 
 def _require_finite(state: Any, path: str, file: object) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everlearn.checkpoint.archive import require_pinned
 from everlearn.checkpoint.errors import Corrupt, TooLarge, Unsupported
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
 from everlearn.checkpoint.limits import Limits
@@ -75,9 +75,8 @@ def content_of(path: Place, limits: Limits, sha256: str | None) -> tuple[bytes, 
     if len(content) > limits.file_bytes:
         remedy = "If that is right, allow it with limits=Limits(file_bytes=...)."
         raise TooLarge(file, f"it has more than the {limits.file_bytes} bytes that are allowed.", remedy)
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256.lower():
-        raise Corrupt(file, f"its sha256 is {found}, expected {sha256}.", "Get the file that was meant.")
+    if sha256 is not None:
+        require_pinned(content, sha256, file)
     return content, file
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from everlearn.checkpoint.files import DRAFT
+from everlearn.checkpoint.files import DRAFT, sweep
 from everlearn.checkpoint.lock import HOLDER, LOCK, RunLock
 from everlearn.config import HEADER
 from everlearn.core.errors import ConfigError
@@ -129,6 +129,7 @@ def claim(path: Path, *, overwrite: bool) -> Iterator[RunDirectory]:
             if directory.foreign() and not directory.is_run():
                 raise _not_empty(path) if not overwrite else _no_run(path)
             stack.enter_context(RunLock(path))
+            sweep(path)
             if directory.foreign():
                 _clear(directory, overwrite)
         yield directory
