@@ -201,7 +201,7 @@ def read(directory, name):
     return content
 
 
-def test_the_command_measures_throughput_and_optimizers_and_leaves_figures_pictures_and_a_page(
+def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a_page(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -217,9 +217,13 @@ def test_the_command_measures_throughput_and_optimizers_and_leaves_figures_pictu
     both = [contestants["AdamW foreach"]["samples"], contestants["randn"]["samples"]]
     assert contestants["AdamW foreach + randn"]["samples"] == [sum(pair) for pair in zip(*both, strict=True)]
     assert contestants["AdaptiveUPGD"]["bytes per parameter"] == pytest.approx(12, abs=0.1)
+    files = read(directory, "files")["data"]
+    assert [data["title"] for data in files] == ["Saving", "Loading"]
+    assert all(data["contestants"]["everlearn.PPO"]["MB"] > 0 for data in files)
+    assert [target["label"] for target in files[0]["targets"]] == ["P6", "P6"]
     page = (directory / "README.md").read_text(encoding="utf-8")
     assert all(part in page for part in ("## Throughput", "(throughput.png)", "| SB3 PPO |", "(optimizers.json)"))
-    assert page.count("figures mean nothing") == 2
+    assert page.count("figures mean nothing") == 3
     assert "DistributionalPPO" in capsys.readouterr().out
 
 
