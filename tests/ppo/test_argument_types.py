@@ -9,7 +9,7 @@ import torch
 
 from everlearn import PPO
 from everlearn.core.errors import ArgumentError
-from everlearn.ppo.argument_types import require_kind
+from everlearn.ppo.argument_types import fitting
 from everlearn.values import heads
 
 
@@ -33,18 +33,26 @@ from everlearn.values import heads
     ],
 )
 def test_what_the_constructor_takes_passes(name: str, value: Any) -> None:
-    require_kind(PPO, name, value)
+    assert fitting(PPO, name, value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [("verbose", True, 1), ("use_sde", 1, True), ("sde_sample_freq", 4.0, 4), ("n_steps", 64.0, 64)],
+)
+def test_what_says_the_same_becomes_the_kind_that_is_meant(name: str, value: Any, meant: Any) -> None:
+    found = fitting(PPO, name, value)
+    assert (found, type(found)) == (meant, type(meant))
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("learning_rate", [1.0]),
-        ("gamma", "0.9"),
-        ("n_steps", 2.0),
-        ("n_steps", True),
+        ("gamma", "much"),
+        ("n_steps", 2.5),
+        ("use_sde", 7),
         ("seed", {}),
-        ("use_sde", 1),
         ("verbose", "loud"),
         ("tensorboard_log", 5),
         ("policy_kwargs", [1]),
@@ -55,4 +63,4 @@ def test_what_the_constructor_takes_passes(name: str, value: Any) -> None:
 )
 def test_anything_else_is_refused_by_name_and_value(name: str, value: Any) -> None:
     with pytest.raises(ArgumentError, match=f"^{name}=.* is of another kind"):
-        require_kind(PPO, name, value)
+        fitting(PPO, name, value)

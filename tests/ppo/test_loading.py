@@ -92,8 +92,7 @@ def test_an_excluded_argument_has_its_default_after_loading() -> None:
     model._stats_window_size = 7
     model.save(kept := io.BytesIO(), exclude=["stats_window_size"], include=["stats_window_size"])
     assert load(kept)._stats_window_size == 7
-    loaded = rewritten(stream.getvalue(), lambda members: members["hyperparameters.json"].pop("ent_coef"))
-    assert load(loaded).ent_coef == 0.0
+    assert load(stream).ent_coef == 0.0
 
 
 def test_excluding_what_is_not_there_is_an_error(model: PPO) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
@@ -45,9 +49,12 @@ def test_every_registered_class_is_described_and_found_again(entry: type) -> Non
 
 
 def test_plain_values_and_containers_are_themselves() -> None:
-    value = {"net_arch": {"pi": [64, 64], "vf": []}, "betas": (0.9, 0.99), "flag": None, "text": "lin_3e-4", "n": 3}
+    value = {"net_arch": {"pi": [64, 64], "vf": []}, "flag": None, "text": "lin_3e-4", "n": 3}
     assert described(value) == value
     assert resolved(described(value), "value") == value
+    beyond_json = {"betas": (0.9, (0.99,)), "clip": math.inf, "sizes": [(1, 2)]}
+    assert resolved(json.loads(json.dumps(described(beyond_json), allow_nan=False)), "value") == beyond_json
+    assert described({"scale": np.float32(0.5), "folder": Path("logs")}) == {"scale": 0.5, "folder": "logs"}
     assert resolved(described({"activation_fn": nn.ReLU, "layers": [nn.Tanh]}), "x") == {
         "activation_fn": nn.ReLU,
         "layers": [nn.Tanh],

@@ -240,7 +240,8 @@ def _require_hashes(members: Mapping[str, memoryview], manifest: Mapping[str, An
         raise Corrupt(file, "it lists other members than there are.", layout.REMEDY, MANIFEST)
     for (name, content), sha in zip(members.items(), _hashes(list(members.values())), strict=True):
         if files[name] != {"bytes": len(content), "sha256": sha}:
-            raise Corrupt(file, f"its SHA-256 is {sha}, {layout.short(files[name])} was written.", layout.REMEDY, name)
+            written = files[name].get("sha256") if isinstance(files[name], dict) else files[name]
+            raise Corrupt(file, f"its SHA-256 is {sha}, {layout.short(written)} was written.", layout.REMEDY, name)
     if manifest.get("content_id") != content_id(files):
         raise Corrupt(file, "content_id is not that of its members.", layout.REMEDY, MANIFEST)
 

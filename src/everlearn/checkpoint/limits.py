@@ -18,6 +18,8 @@ class Limits:
         json_depth: Nesting of lists and objects.
         header_bytes: Size of the header of a tensor member, in bytes.
         tensors: Tensors in one member.
+        network: Factor on what a network of the file's weights may take to be built; more for policies that hold much
+            besides their weights.
         buffer_bytes: Size of the rollout buffer that the configuration asks for, in bytes.
     """
 
@@ -30,6 +32,7 @@ class Limits:
     header_bytes: int = 8 * 2**20
     tensors: int = 20_000
     buffer_bytes: int = 16 * 2**30
+    network: float = 1.0
 
 
 LIMITS = Limits()

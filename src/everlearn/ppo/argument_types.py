@@ -12,11 +12,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.core.errors import ArgumentError
 
-_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_CONFIG = ConfigDict(arbitrary_types_allowed=True)
 
 
-def require_kind(constructor: type[object], name: str, value: Any) -> None:
-    """Refuse a value that is not of the kind of the argument; one without an annotation may be anything.
+def fitting(constructor: type[object], name: str, value: Any) -> Any:
+    """A value as the kind that the argument is of; one without an annotation may be anything.
 
     Args:
         constructor: The class whose own ``__init__`` has the argument.
@@ -28,8 +28,7 @@ def require_kind(constructor: type[object], name: str, value: Any) -> None:
     """
     adapter = _adapters(vars(constructor)["__init__"]).get(name)
     try:
-        if adapter is not None:
-            adapter.validate_python(value)
+        return value if adapter is None else adapter.validate_python(value)
     except ValidationError as error:
         what = error.errors()[0]["msg"]
         raise ArgumentError(f"{name}={value!r} is of another kind ({what}). Give one that fits.") from None
@@ -39,4 +38,4 @@ def require_kind(constructor: type[object], name: str, value: Any) -> None:
 def _adapters(initialise: Callable[..., None]) -> dict[str, TypeAdapter[Any]]:
     hints = typing.get_type_hints(initialise, localns={"VecEnv": VecEnv})  # which SB3 imports for checkers only
     left_out = ("return", "env", "policy", "device")
-    return {name: TypeAdapter(hint, config=_STRICT) for name, hint in hints.items() if name not in left_out}
+    return {name: TypeAdapter(hint, config=_CONFIG) for name, hint in hints.items() if name not in left_out}

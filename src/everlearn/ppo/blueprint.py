@@ -13,13 +13,14 @@ from torch import Tensor
 from everlearn.checkpoint.codec import JSON
 from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.core.errors import ArgumentError, suggestion
-from everlearn.ppo.argument_types import require_kind
+from everlearn.ppo.argument_types import fitting
+from everlearn.ppo.file_contents import constructor_arguments
 from everlearn.ppo.frugal import frugal, require_small_buffer
-from everlearn.ppo.hyperparameters import SCHEDULED
-from everlearn.ppo.model_file import CONFIG, SPACES, ModelFile, constructor_arguments, lost
+from everlearn.ppo.hyperparameters import HYPERPARAMETERS, SCHEDULED
+from everlearn.ppo.model_file import CONFIG, SPACES, ModelFile, lost
 from everlearn.ppo.schedules import LostSchedule
 from everlearn.ppo.state import SWITCHES
-from everlearn.ppo.vocabulary import OPAQUE, opaque_places, policies, resolved
+from everlearn.ppo.vocabulary import OPAQUE, described, opaque_places, policies, resolved
 
 if TYPE_CHECKING:
     from everlearn.ppo.saving import SavedLearner
@@ -65,15 +66,22 @@ class Blueprint(Generic[Model]):
         with refused(self.file.archive.file, CONFIG + JSON):
             env: Any = self.env  # SB3's annotation leaves out None, which it means
             model = self.kind(policy, env, device=self.device, _init_setup_model=False, **arguments)
+            model.vgs_kwargs = arguments.get("vgs_kwargs") or {}  # to which the class has added its own defaults
             off = {*switched_off, *(name for name, value in self.given.items() if value is False)}
             model.switched_off = [name for name in SWITCHES.values() if name in off]
             if self.env is None:
                 vars(model).update(spaces, n_envs=n_envs)
             samples = model.n_steps * model.n_envs
             require_small_buffer(spaces.values(), samples, self.file.archive.file, self.file.limits)
-            with frugal(weights, self.file.archive.file):
+            with frugal(weights, self.file.archive.file, self.file.limits.network, *self._classes(model)):
                 self._set_up(model)
         return model
+
+    @staticmethod
+    def _classes(model: Model) -> list[type]:
+        """The classes that the policy is made of."""
+        chosen = (model.policy_kwargs or {}).values()
+        return [model.policy_class, *(each for each in chosen if isinstance(each, type))]
 
     def _set_up(self, model: Model) -> None:
         """Build the networks; orthogonal weights, which take a while to compute, would be overwritten."""
@@ -111,11 +119,10 @@ class Blueprint(Generic[Model]):
         for path, what in opaque_places(data, name):
             raise lost(path, what, self.file.archive.file)
         with refused(self.file.archive.file, CONFIG + JSON):
-            value = data if name in SCHEDULED else resolved(data, name)
-            require_kind(self._constructor(), name, value)
-            return value
+            return fitting(self.constructor, name, data if name in SCHEDULED else resolved(data, name))
 
-    def _constructor(self) -> type[Any]:
+    @property
+    def constructor(self) -> type[SavedLearner]:
         """The class of everlearn whose arguments a subclass of a user hands on."""
         ours = (base for base in self.kind.__mro__ if base.__module__.startswith("everlearn."))
         return next(base for base in ours if "__init__" in vars(base))
@@ -130,9 +137,12 @@ class Blueprint(Generic[Model]):
         for name in self.given:
             if name not in known:
                 raise ArgumentError(f"load: a {self.kind.__name__} has no argument '{name}'.{suggestion(name, known)}")
+        given = {name: fitting(self.constructor, name, value) for name, value in self.given.items()}
+        for name in given.keys() & HYPERPARAMETERS.keys():
+            HYPERPARAMETERS[name].checked(name, given[name])
         aliased = {ALIASES[name]: value for name, value in self.custom_objects.items() if name in ALIASES}
         custom = {name: value for name, value in {**aliased, **self.custom_objects}.items() if name in data}
-        return {**custom, **self.given}
+        return {**custom, **given}
 
     def _spaces(self) -> dict[str, Any]:
         """The spaces of the model, by attribute.
@@ -154,11 +164,10 @@ class Blueprint(Generic[Model]):
     def _require_equal_policy(self, data: Mapping[str, Any], replaced: Mapping[str, Any]) -> None:
         """SB3's check: the policy of a saved model is not another one's."""
         stored = data.get("policy_kwargs", {})
-        if "policy_kwargs" in self.given and not list(opaque_places(stored, "")):
-            stored = self._argument("policy_kwargs", stored)
-            if replaced["policy_kwargs"] != stored:
-                raise Mismatch(
-                    self.file.archive.file,
-                    f"policy_kwargs={replaced['policy_kwargs']!r} do not equal the stored policy_kwargs={stored!r}.",
-                    "Leave policy_kwargs out.",
-                )
+        comparable = "policy_kwargs" in self.given and not list(opaque_places(stored, ""))
+        if comparable and described(replaced["policy_kwargs"] or {}) != stored:
+            raise Mismatch(
+                self.file.archive.file,
+                f"policy_kwargs={replaced['policy_kwargs']!r} do not equal the stored policy_kwargs={stored!r}.",
+                "Leave policy_kwargs out.",
+            )

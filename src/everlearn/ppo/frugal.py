@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from everlearn.checkpoint.limits import Limits
 
 _SHARE = 32  # tensors of optimizer, scaler and scratch for each parameter
 _SLACK = 4_000_000  # elements that small networks may need besides: tables of noise, samples
+_KNOWN = ("everlearn", "stable_baselines3", "torch")
 _CALLS = (100, 500)  # ways of making a tensor for each weight, and besides
 
 _SIZES: dict[Callable[..., Any], Callable[..., float]] = {
@@ -43,29 +44,32 @@ _SIZES: dict[Callable[..., Any], Callable[..., float]] = {
 
 
 @contextmanager
-def frugal(weights: Mapping[str, Tensor], file: object) -> Iterator[None]:
+def frugal(weights: Mapping[str, Tensor], file: object, network: float = 1.0, *classes: type) -> Iterator[None]:
     """Inside, a network may be built that has about the weights of a file, which are to be loaded into it.
 
     Args:
         weights: The weights that the file holds.
         file: For messages.
+        network: Factor on what may be made: ``Limits.network``.
+        classes: What is built. A class of a user may have parameters that no file holds, so they are initialised.
 
     Raises:
         TooLarge: If the network, or anything made along with it, is larger than that.
     """
     elements = sum(tensor.numel() for tensor in weights.values())
-    with _Allowance(elements, len(weights), file), _LeftUninitialised():
+    known = all(kind.__module__.partition(".")[0] in _KNOWN for kind in classes)
+    with _Allowance(elements, len(weights), file, network), _LeftUninitialised() if known else nullcontext():
         yield
 
 
 class _Allowance(TorchDispatchMode):
     """Refuses tensors beyond an allowance, before they are made."""
 
-    def __init__(self, elements: int, tensors: int, file: object) -> None:
+    def __init__(self, elements: int, tensors: int, file: object, network: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._elements, self._file = elements, file
-        self._left: float = _SHARE * elements + _SLACK
-        self._calls = _CALLS[0] * tensors + _CALLS[1]
+        self._left: float = network * (_SHARE * elements + _SLACK)
+        self._calls: float = network * (_CALLS[0] * tensors + _CALLS[1])
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -77,7 +81,7 @@ class _Allowance(TorchDispatchMode):
             raise TooLarge(
                 self._file,
                 f"its configuration describes a network far beyond the {self._elements} weights that it holds.",
-                "It was tampered with: do not use it.",
+                "If you trust the file, raise limits=Limits(network=...).",
                 "config.json",
             )
         return func(*args, **(kwargs or {}))

@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from everlearn.checkpoint.codec import JSON, TENSORS
+from everlearn.checkpoint.codec import JSON
 from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.core.digest import identical
 from everlearn.environments.normaliser import check_normaliser_state
 from everlearn.ppo.blueprint import Blueprint, Model
+from everlearn.ppo.file_contents import configuration, constructor_arguments, libraries
 from everlearn.ppo.frugal import require_small_buffer
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
-from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, libraries
+from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, require_fit
 from everlearn.ppo.options import OptimizerOptions
 from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.state import SWITCHES, HyperparameterState, is_opaque
@@ -39,26 +38,6 @@ def loaded(blueprint: Blueprint[Model]) -> Model:
     if model.use_sde:
         model.policy.reset_noise()
     return model
-
-
-def require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], file: ModelFile) -> None:
-    """Names, shapes and dtypes of a file's weights are those of a network's.
-
-    Raises:
-        Mismatch: With the differences.
-    """
-    lacking = [f"lacks {name}" for name in own.keys() - weights.keys()]
-    beyond = [f"has {name}" for name in weights.keys() - own.keys()]
-    different = [
-        f"has {name} as {_form(weights[name])} where the network has {_form(own[name])}"
-        for name in own.keys() & weights.keys()
-        if _form(weights[name]) != _form(own[name])
-    ]
-    differences = sorted(lacking + beyond + different)
-    if differences:
-        shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
-        problem = f"its weights are of another network: the file {shown}."
-        raise Mismatch(file.archive.file, problem, "Load it as it was saved.", "policy" + TENSORS)
 
 
 def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
@@ -100,7 +79,9 @@ def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
             state = file.state("normaliser")
             check_normaliser_state(state, model.observation_space)
             model._saved_normaliser = state
-    _put_in_force(model, blueprint.given)
+    replaced = blueprint.replaced(file.config())
+    _put_in_force(model, replaced)
+    _warn_of_other_arguments(model, blueprint, replaced)
 
 
 def _restore_hyperparameters(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
@@ -126,6 +107,18 @@ def _put_in_force(model: PersistentLearner, given: Mapping[str, Any]) -> None:
         setattr(model, name, given[name])
 
 
+def _warn_of_other_arguments(model: PersistentLearner, blueprint: Blueprint[Any], replaced: Mapping[str, Any]) -> None:
+    """Say it where a user's subclass has made something else of its own arguments than it was saved with."""
+    found, saved = configuration(model), blueprint.file.config()
+    for name in set(constructor_arguments(blueprint.kind)) - set(constructor_arguments(blueprint.constructor)):
+        if name in saved and name not in replaced and found.get(name) != saved[name]:
+            warnings.warn(
+                f"{blueprint.file.archive.file} has {name}={saved[name]!r}; the loaded {type(model).__name__} makes "
+                f"{found.get(name)!r} of it. Keep an argument under its own name and as it was given.",
+                stacklevel=2,
+            )
+
+
 def _warn_of_other_libraries(file: ModelFile) -> None:
     """Row 10 of the failure modes: other versions load, and the last bits of what follows may differ."""
     saved = file.manifest.get("libraries")
@@ -140,7 +133,3 @@ def _warn_of_other_libraries(file: ModelFile) -> None:
             "the last bits from what it would have been there.",
             stacklevel=2,
         )
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -1,33 +1,22 @@
-"""What a model's file holds: its arguments, its spaces, and the parts of its state."""
+"""A model's file: its arguments, its spaces, and the parts of its state."""
 
 from __future__ import annotations
 
-import inspect
-import platform
-import time
-from collections.abc import Collection, Iterable, Mapping
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import Archive, read_archive
-from everlearn.checkpoint.codec import JSON, TENSORS, members_of, state_of
+from everlearn.checkpoint.codec import JSON, TENSORS, state_of
 from everlearn.checkpoint.errors import Corrupt, Mismatch, TooLarge, Unsupported
-from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, source_at
-from everlearn.core.errors import ArgumentError, suggestion
 from everlearn.core.stateful import Role
-from everlearn.environments.space_state import space_from, space_state
-from everlearn.ppo.hyperparameters import SCHEDULED
-from everlearn.ppo.optimizer_state import state_by_name, state_by_number
-from everlearn.ppo.schedules import schedule_data
-from everlearn.ppo.vocabulary import described, opaque
+from everlearn.environments.space_state import space_from
+from everlearn.ppo.optimizer_state import state_by_number
+from everlearn.ppo.policy import unwrapped
 
 if TYPE_CHECKING:
     from everlearn.ppo.persistence import PersistentLearner
@@ -52,128 +41,6 @@ ATTRIBUTES = {"policy": "policy_class", "stats_window_size": "_stats_window_size
 LIBRARIES = ("everlearn", "torch", "stable-baselines3", "gymnasium", "numpy")
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
-def contents(
-    model: PersistentLearner, roles: Collection[Role], left_out: Collection[str] = ()
-) -> tuple[dict[str, Buffer], dict[str, Any]]:
-    """The members of a model's file, and what its manifest says of it.
-
-    Args:
-        model: What to save.
-        roles: Of the parts of its state that are wanted.
-        left_out: Arguments to leave to their defaults.
-
-    Raises:
-        StateError: If a state has something in it that no file can hold.
-    """
-    config = {name: value for name, value in configuration(model).items() if name not in left_out}
-    space = {"observation_space": model.observation_space, "action_space": model.action_space}
-    plain = {name: space_state(one, name) for name, one in space.items()}
-    members: dict[str, Buffer] = {CONFIG + JSON: strict_json.dumps(config), **members_of(SPACES, plain)}
-    for name, state in states(model, roles).items():
-        members |= members_of(MEMBER_OF.get(name, name), state)
-    members[INFORMATION] = strict_json.dumps(information(model, config))
-    return members, about(model, "checkpoint" if Role.RANDOM in roles else "model")
-
-
-def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
-    """The states of the parts that have one of some roles, as files hold them."""
-    tree = model.state_tree().subset(roles)
-    parts = {name: tree[name].state_dict() for name in tree}
-    policy = getattr(model.policy, "_orig_mod", model.policy)  # within what torch.compile puts around it
-    parts |= {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
-    normaliser = model.normaliser_state
-    return parts if normaliser is None else {**parts, "normaliser": normaliser}
-
-
-def configuration(model: PersistentLearner) -> dict[str, Any]:
-    """The arguments from which an equal model is built, as plain data; what has no name is opaque."""
-    arguments = {"policy": described(model.policy_class), "n_envs": model.n_envs}
-    for name in constructor_arguments(type(model)):
-        attribute = ATTRIBUTES.get(name, name)
-        if hasattr(model, attribute):
-            value = getattr(model, attribute)
-            arguments[name] = _schedule(model, value) if name in SCHEDULED else described(value)
-    return {**arguments, "switched_off": list(model.switched_off)}
-
-
-def constructor_arguments(kind: type[PersistentLearner]) -> list[str]:
-    """The names of a class's arguments, those of its bases included, without those of the moment."""
-    names: dict[str, None] = {}
-    for base in kind.__mro__:
-        if "__init__" in vars(base) and base is not object:
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            names |= dict.fromkeys(each.name for each in parameters if each.kind not in _VARIADIC)
-            if not any(each.kind in _VARIADIC for each in parameters):
-                break
-    return [name for name in names if name not in ("self", *RUNTIME_ARGUMENTS)]
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _schedule(model: PersistentLearner, value: Any) -> Any:
-    """A schedule as it was given where that is plain, or as data; a function as opaque, with its value of now."""
-    if value is None or isinstance(value, int | float | str | Mapping):
-        return value
-    data = schedule_data(value)
-    if data is not None:
-        return data
-    function = getattr(value, "value_schedule", value)  # SB3's wrapper has no name
-    return {**opaque(function), "value": float(value(model._current_progress_remaining))}
-
-
-def about(model: PersistentLearner, kind: str) -> dict[str, Any]:
-    """What the file is, who wrote it, and from where a resumed training would go on."""
-    return {
-        "kind": kind,
-        "algorithm": type(model).__name__,
-        "step": int(model.num_timesteps),
-        "performance": None,
-        "resume": {"level": "weights", "reasons": ["environments are not part of the file"]},
-        "parent": model.parent_content,
-        **origin(model.device),
-    }
-
-
-def origin(device: torch.device) -> dict[str, Any]:
-    """When, with what and on what a file is written."""
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "libraries": libraries(),
-        "runtime": {
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-            "machine": platform.machine(),
-            "system": platform.system(),
-        },
-    }
-
-
-@cache
-def libraries() -> dict[str, str]:
-    """The versions of what a file depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def information(model: PersistentLearner, config: Mapping[str, Any]) -> dict[str, Any]:
-    """For people and for tools that look for SB3's member ``data``; nothing is ever loaded from it."""
-    return {
-        "algorithm": type(model).__name__,
-        "policy_class": type(model.policy).__name__,
-        "observation_space": str(model.observation_space),
-        "action_space": str(model.action_space),
-        "num_timesteps": int(model.num_timesteps),
-        **{name: value for name, value in config.items() if name not in ("policy", "switched_off")},
-    }
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 class ModelFile:
     """A verified archive, read as a model's file.
 
@@ -193,7 +60,8 @@ class ModelFile:
         if kind not in kinds:
             remedy = f"Name a file that holds one of: {', '.join(kinds)}."
             raise Unsupported(archive.file, f"it holds a {kind!r}.", remedy)
-        known = {SPACES, CONFIG, *(MEMBER_OF.get(name, name) for name in PARTS)}
+        self.further = _names(self.manifest.get("further_parts"))
+        known = {SPACES, CONFIG, *self.further, *(MEMBER_OF.get(name, name) for name in PARTS)}
         for member in archive.members:
             if member != INFORMATION and member.removesuffix(JSON).removesuffix(TENSORS) not in known:
                 raise Unsupported(archive.file, "this member has no place in a model.", "Upgrade everlearn.", member)
@@ -203,7 +71,7 @@ class ModelFile:
 
     def parts(self) -> list[str]:
         """The parts that it holds."""
-        return [part for part in PARTS if part in self]
+        return [part for part in (*PARTS, *self.further) if part in self]
 
     def state(self, part: str) -> Any:
         """The state of a part.
@@ -263,22 +131,47 @@ def read_model_file(
 
 def learned_states(file: ModelFile, model: PersistentLearner) -> dict[str, Any]:
     """What ``set_parameters`` takes, from a file."""
-    states = {part: file.state(part) for part in file.parts() if part in LEARNED}
+    learned = {*LEARNED, *model._get_torch_save_params()[0]}
+    for part in file.further:
+        if part not in learned:
+            remedy = f"Load it with the class that saved it, {file.manifest.get('algorithm')!r}."
+            raise Mismatch(file.archive.file, f"a {type(model).__name__} has no part '{part}'.", remedy, part + JSON)
+    states = {part: file.state(part) for part in file.parts() if part in learned}
+    policy = unwrapped(model.policy)
     if "policy.optimizer" in states:
-        states["policy.optimizer"] = state_by_number(states["policy.optimizer"], model.policy.optimizer, model.policy)
+        states["policy.optimizer"] = state_by_number(states["policy.optimizer"], policy.optimizer, policy)
+    if policy is not model.policy:
+        states["policy"] = {f"_orig_mod.{name}": weight for name, weight in states["policy"].items()}
     return states
 
 
-def require_known(names: Iterable[str], model: object, what: str) -> None:
-    """Refuse names that are neither arguments nor attributes of a model.
+def require_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], file: ModelFile) -> None:
+    """Names, shapes and dtypes of a file's weights are those of a network's.
 
     Raises:
-        ArgumentError: With a suggestion.
+        Mismatch: With the differences.
     """
-    known = {*constructor_arguments(type(model)), *vars(model)}  # type: ignore[arg-type]
-    for name in names:
-        if name not in known:
-            raise ArgumentError(f"{what}: a {type(model).__name__} has no '{name}'.{suggestion(name, known)}")
+    lacking = [f"lacks {name}" for name in own.keys() - weights.keys()]
+    beyond = [f"has {name}" for name in weights.keys() - own.keys()]
+    different = [
+        f"has {name} as {_form(weights[name])} where the network has {_form(own[name])}"
+        for name in own.keys() & weights.keys()
+        if _form(weights[name]) != _form(own[name])
+    ]
+    differences = sorted(lacking + beyond + different)
+    if differences:
+        shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+        problem = f"its weights are of another network: the file {shown}."
+        raise Mismatch(file.archive.file, problem, "Load it as it was saved.", "policy" + TENSORS)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    """Some names of parts from a manifest; nothing for anything else."""
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def lost(path: str, what: str, file: object) -> Mismatch:

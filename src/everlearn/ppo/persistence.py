@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from everlearn.checkpoint.errors import refused
 from everlearn.checkpoint.places import Place
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.stateful import Stateful, StateTree, snapshot
-from everlearn.ppo.model_file import learned_states, read_model_file
+from everlearn.ppo.model_file import learned_states, read_model_file, require_fit
 from everlearn.ppo.normalising import NormalisedLearner
+from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.state import SWITCHES, learned_parts, state_tree
 
 
@@ -64,11 +66,10 @@ class PersistentLearner(NormalisedLearner):
             RuntimeError: If the policy has other parameters.
             CheckpointError: If a file cannot be loaded.
         """
-        given = (
-            dict(load_path_or_dict)
-            if isinstance(load_path_or_dict, Mapping)
-            else learned_states(read_model_file(load_path_or_dict), self)
-        )
+        if not isinstance(load_path_or_dict, Mapping):
+            self._load_parameters(load_path_or_dict, exact_match, device)
+            return
+        given = dict(load_path_or_dict)
         before, complete = snapshot(self.get_parameters()), False
         try:
             self.take_parameters(given, exact_match, device)
@@ -76,6 +77,12 @@ class PersistentLearner(NormalisedLearner):
         finally:
             if not complete:
                 super().set_parameters(before, exact_match=True, device=device)
+
+    def _load_parameters(self, place: Place, exact_match: bool, device: torch.device | str) -> None:
+        file = read_model_file(place)
+        require_fit(file.weights(), unwrapped(self.policy).state_dict(), file)
+        with refused(file.archive.file, "its parameters"):
+            self.set_parameters(learned_states(file, self), exact_match, device)
 
     def take_parameters(
         self, given: Mapping[str, Any], exact_match: bool = True, device: torch.device | str = "auto"

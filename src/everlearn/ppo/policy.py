@@ -119,11 +119,7 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
 
     @classmethod
     def load(cls, path: Place, device: torch.device | str = "auto") -> Self:
-        """The policy that ``save`` has written.
-
-        Raises:
-            CheckpointError: If the file is damaged or does not fit; nothing in it was executed.
-        """
+        """The policy that ``save`` has written; a file that is damaged or does not fit is a ``CheckpointError``."""
         from everlearn.ppo.policy_file import load_policy
 
         return load_policy(cls, path, device)
@@ -264,6 +260,11 @@ class MultiInputActorCriticPolicy(ActorCriticPolicy, sb3.MultiInputActorCriticPo
     """The same for dictionary observations: SB3's ``MultiInputPolicy``."""
 
 
+def unwrapped(policy: Any) -> Any:
+    """The policy itself, within what ``torch.compile`` puts around it."""
+    return getattr(policy, "_orig_mod", policy)
+
+
 def parameters_by_part(policy: sb3.ActorCriticPolicy) -> list[dict[str, Any]]:
     """Named parameters in groups by part: actor, critics, shared; one group for a policy of the user."""
     parts: dict[str, list[tuple[str, nn.Parameter]]] = {}
@@ -284,9 +285,9 @@ class Evaluator(nn.Module):
 
     def __init__(self, policy: sb3.ActorCriticPolicy) -> None:
         super().__init__()
-        self.policy = policy
-        if isinstance(policy, ActorCriticPolicy):
-            self.ensemble = policy.ensemble
+        self.policy: sb3.ActorCriticPolicy = unwrapped(policy)
+        if isinstance(self.policy, ActorCriticPolicy):
+            self.ensemble = self.policy.ensemble
         else:
             self.ensemble = CriticEnsemble(ScalarHead(), MeanReduction(), value_clipping=clipped_prediction_loss)
 

@@ -10,19 +10,26 @@ from stable_baselines3.common.utils import ConstantSchedule, get_device
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import pack
 from everlearn.checkpoint.codec import JSON, TENSORS, members_of
-from everlearn.checkpoint.errors import refused
+from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, write_to
+from everlearn.core.rng import kept_generators
 from everlearn.environments.space_state import space_state
+from everlearn.ppo.file_contents import origin
 from everlearn.ppo.frugal import frugal
-from everlearn.ppo.loading import require_fit
-from everlearn.ppo.model_file import CONFIG, SPACES, lost, origin, read_model_file
+from everlearn.ppo.model_file import CONFIG, SPACES, read_model_file, require_fit
 from everlearn.ppo.persistence import require_finite_state
 from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.ppo.vocabulary import described, opaque_places, resolved
 
 Policy = TypeVar("Policy", bound=ActorCriticPolicy)
 _SPACES = ("observation_space", "action_space")
+_REGISTRIES = {
+    "features_extractor_class": "extractors",
+    "activation_fn": "activations",
+    "optimizer_class": "torch_optimizers",
+}
+"""By argument: where its classes get names."""
 
 
 def save_policy(policy: ActorCriticPolicy, place: Place) -> None:
@@ -55,7 +62,7 @@ def load_policy(
     file = read_model_file(place, limits, sha256, ("policy",))
     arguments = file.config()
     for path, what in opaque_places(arguments, "policy"):
-        raise lost(path, what, file.archive.file)
+        raise _nameless(path.removeprefix("policy."), what, file.archive.file)
     weights = file.weights()
     with refused(file.archive.file, CONFIG + JSON), frugal(weights, file.archive.file):
         given: dict[str, Any] = {name: resolved(data, name) for name, data in arguments.items()}
@@ -66,4 +73,20 @@ def load_policy(
     with refused(file.archive.file, "policy" + TENSORS):
         require_finite_state({"policy": weights})
         policy.load_state_dict(weights)
-    return policy.to(get_device(device))
+    policy = policy.to(get_device(device))
+    if given.get("use_sde"):
+        with kept_generators():
+            policy.reset_noise()  # from the deviations that were trained
+    return policy
+
+
+def _nameless(path: str, what: str, file: object) -> Mismatch:
+    """The error for an argument that the file could not name."""
+    registry = _REGISTRIES.get(path.partition(".")[0])
+    where = f"everlearn.ppo.vocabulary.{registry}" if registry else "a registry of everlearn.ppo.vocabulary"
+    return Mismatch(
+        file,
+        f"{path} was '{what}', which has no name in a file.",
+        f"Register the class before saving, with {where}.add(name, {what}), and save the policy again.",
+        CONFIG + JSON,
+    )

@@ -20,16 +20,10 @@ from everlearn.core.errors import ArgumentError
 from everlearn.core.rng import kept_generators
 from everlearn.core.stateful import Role
 from everlearn.ppo.blueprint import Blueprint
+from everlearn.ppo.file_contents import configuration, constructor_arguments, contents, require_known
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.loading import loaded
-from everlearn.ppo.model_file import (
-    ATTRIBUTES,
-    MODEL_ROLES,
-    configuration,
-    contents,
-    read_model_file,
-    require_known,
-)
+from everlearn.ppo.model_file import ATTRIBUTES, MODEL_ROLES, read_model_file
 from everlearn.ppo.persistence import PersistentLearner, require_finite_state
 from everlearn.ppo.schedules import require_none_lost
 from everlearn.ppo.vocabulary import opaque_places
@@ -101,6 +95,13 @@ class SavedLearner(PersistentLearner):
                 f"or load with custom_objects={{{name.partition('.')[0]!r}: ...}}.",
                 stacklevel=3,
             )
+        for name in constructor_arguments(type(self)):
+            if name not in config and name not in left_out:
+                warnings.warn(
+                    f"The argument '{name}' of {type(self).__name__} is no attribute of that name, so no file has it "
+                    "and a loaded model has its default. Keep it as an attribute.",
+                    stacklevel=3,
+                )
 
     def _save_for_sb3(self, path: Place, left_out: set[str]) -> None:
         from everlearn.ppo.exporting import to_sb3

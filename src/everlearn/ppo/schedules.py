@@ -160,7 +160,7 @@ def schedule_data(schedule: Any) -> float | dict[str, Any] | None:
         schedule = schedule_from(schedule)
     if isinstance(schedule, FloatSchedule):
         return schedule_data(schedule.value_schedule)
-    if isinstance(schedule, ConstantSchedule):
+    if type(schedule) is ConstantSchedule:
         return float(schedule.val)
     kind = "linear" if type(schedule) is LinearSchedule else schedules.name_of(type(schedule))
     if kind is None:

@@ -167,12 +167,14 @@ class EpisodeStatistics:
 
 
 def _plain(buffer: Any) -> Any:
-    """Numbers of numpy as python's, in lists and dictionaries."""
+    """The numbers and texts of a buffer, those of numpy as python's; what else a monitor keeps is left out."""
     if isinstance(buffer, Mapping):
-        return {key: _plain(value) for key, value in buffer.items()}
+        plain = {key: _plain(value) for key, value in buffer.items()}
+        return {key: value for key, value in plain.items() if value is not _NOTHING and isinstance(key, str)}
     if isinstance(buffer, deque | list | tuple):
-        return [_plain(value) for value in buffer]
-    return buffer.item() if isinstance(buffer, np.generic) else buffer
+        return [value for value in map(_plain, buffer) if value is not _NOTHING]
+    value = buffer.item() if isinstance(buffer, np.generic) else buffer
+    return value if value is None or type(value) in (bool, int, float, str) else _NOTHING
 
 
 class KeptProbe:

@@ -6,9 +6,13 @@ loads the file brings it along (``custom_objects``).
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common import torch_layers
@@ -54,6 +58,15 @@ for _name, _activation in {
     "softplus": nn.Softplus,
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
+    "relu6": nn.ReLU6,
+    "prelu": nn.PReLU,
+    "rrelu": nn.RReLU,
+    "hardtanh": nn.Hardtanh,
+    "hardswish": nn.Hardswish,
+    "hardsigmoid": nn.Hardsigmoid,
+    "logsigmoid": nn.LogSigmoid,
+    "softsign": nn.Softsign,
+    "tanhshrink": nn.Tanhshrink,
 }.items():
     activations.add(_name, _activation)
 
@@ -84,15 +97,22 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 """By kind: where a name in a file is looked up."""
 
-CLASS, OBJECT, OPAQUE = "$class", "$object", "$opaque"
+CLASS, OBJECT, OPAQUE, TUPLE, FLOAT = "$class", "$object", "$opaque", "$tuple", "$float"
 
 
 def described(value: Any) -> Any:
     """An argument as plain data: itself where it is plain, else by the name of its class, else as opaque."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        value = str(value)
+    if type(value) is float and not math.isfinite(value):
+        return {FLOAT: str(value)}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, list | tuple):
-        return type(value)([described(item) for item in value]) if type(value) in (list, tuple) else opaque(value)
+    if type(value) in (list, tuple):
+        items = [described(item) for item in value]
+        return items if isinstance(value, list) else {TUPLE: items}
     if isinstance(value, Mapping):
         return {key: described(item) for key, item in value.items()}
     if isinstance(value, type):
@@ -104,7 +124,8 @@ def described(value: Any) -> Any:
 def _described_object(value: Any) -> Any:
     """By its class and its constructor's arguments, which it has as attributes; or as opaque."""
     name = _name_of(type(value))
-    if name is None:
+    parameters = inspect.signature(type(value)).parameters.values()
+    if name is None or any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
         return opaque(value)
     fields = signature_model(type(value)).model_fields
     if not all(hasattr(value, field) for field in fields):
@@ -135,10 +156,14 @@ def resolved(data: Any, path: str) -> Any:
     Raises:
         ConfigError: If a name is not registered, or arguments do not fit.
     """
-    if isinstance(data, list | tuple):
-        return type(data)(resolved(item, f"{path}.{index}") for index, item in enumerate(data))
+    if isinstance(data, list):
+        return [resolved(item, f"{path}.{index}") for index, item in enumerate(data)]
     if not isinstance(data, Mapping):
         return data
+    if TUPLE in data:
+        return tuple(resolved(data[TUPLE], path))
+    if FLOAT in data:
+        return _not_finite(data[FLOAT], path)
     if CLASS in data:
         registry, name = _entry(data[CLASS], path)
         return registry[name]
@@ -151,6 +176,12 @@ def resolved(data: Any, path: str) -> Any:
     return {key: resolved(item, f"{path}.{key}") for key, item in data.items()}
 
 
+def _not_finite(text: Any, path: str) -> float:
+    if text not in ("nan", "inf", "-inf"):
+        raise ConfigError(f"{path}: {text!r} is no number.")
+    return float(text)
+
+
 def _entry(name: Any, path: str) -> tuple[Registry[Any], str]:
     kind, _, entry = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in REGISTRIES:
@@ -160,7 +191,7 @@ def _entry(name: Any, path: str) -> tuple[Registry[Any], str]:
 
 def opaque_places(data: Any, path: str) -> Iterator[tuple[str, str]]:
     """Path and name of everything in some data that is opaque."""
-    if isinstance(data, list | tuple):
+    if isinstance(data, list):
         for index, item in enumerate(data):
             yield from opaque_places(item, f"{path}.{index}")
     elif isinstance(data, Mapping):

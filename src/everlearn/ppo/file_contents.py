@@ -1,0 +1,173 @@
+"""What goes into a model's file: its arguments as plain data, its spaces, and the parts of its state."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import time
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from everlearn.checkpoint import strict_json
+from everlearn.checkpoint.codec import JSON, members_of
+from everlearn.checkpoint.files import Buffer
+from everlearn.core.errors import ArgumentError, suggestion
+from everlearn.core.stateful import Role
+from everlearn.environments.space_state import space_state
+from everlearn.ppo.hyperparameters import SCHEDULED
+from everlearn.ppo.optimizer_state import state_by_name
+from everlearn.ppo.policy import unwrapped
+from everlearn.ppo.schedules import schedule_data
+from everlearn.ppo.vocabulary import described, opaque
+
+if TYPE_CHECKING:
+    from everlearn.ppo.persistence import PersistentLearner
+
+from everlearn.ppo.model_file import (
+    ATTRIBUTES,
+    CONFIG,
+    INFORMATION,
+    LIBRARIES,
+    MEMBER_OF,
+    PARTS,
+    RUNTIME_ARGUMENTS,
+    SPACES,
+)
+
+
+def contents(
+    model: PersistentLearner, roles: Collection[Role], left_out: Collection[str] = ()
+) -> tuple[dict[str, Buffer], dict[str, Any]]:
+    """The members of a model's file, and what its manifest says of it.
+
+    Args:
+        model: What to save.
+        roles: Of the parts of its state that are wanted.
+        left_out: Arguments to leave to their defaults.
+
+    Raises:
+        StateError: If a state has something in it that no file can hold.
+    """
+    left_out = set(left_out) - {"policy"}  # SB3 leaves out an attribute of that name, which is not the argument
+    config = {name: value for name, value in configuration(model).items() if name not in left_out}
+    space = {"observation_space": model.observation_space, "action_space": model.action_space}
+    plain = {name: space_state(one, name) for name, one in space.items()}
+    members: dict[str, Buffer] = {CONFIG + JSON: strict_json.dumps(config), **members_of(SPACES, plain)}
+    parts = states(model, roles)
+    in_force = parts["hyperparameters"]
+    parts["hyperparameters"] = {name: in_force[name] for name in in_force if name.partition(".")[0] not in left_out}
+    for name, state in parts.items():
+        members |= members_of(MEMBER_OF.get(name, name), state)
+    members[INFORMATION] = strict_json.dumps(information(model, config))
+    further = [name for name in parts if name not in PARTS]
+    return members, {**about(model, "checkpoint" if Role.RANDOM in roles else "model"), "further_parts": further}
+
+
+def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
+    """The states of the parts that have one of some roles, as files hold them."""
+    tree = model.state_tree().subset(roles)
+    parts = {name: tree[name].state_dict() for name in tree}
+    policy = unwrapped(model.policy)
+    parts |= {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
+    parts |= {name: state for name, state in model.get_parameters().items() if name not in parts}  # a subclass's
+    normaliser = model.normaliser_state
+    return parts if normaliser is None else {**parts, "normaliser": normaliser}
+
+
+def configuration(model: PersistentLearner) -> dict[str, Any]:
+    """The arguments from which an equal model is built, as plain data; what has no name is opaque."""
+    arguments = {"policy": described(model.policy_class), "n_envs": model.n_envs}
+    for name in constructor_arguments(type(model)):
+        attribute = ATTRIBUTES.get(name, name)
+        if hasattr(model, attribute):
+            value = getattr(model, attribute)
+            arguments[name] = _schedule(model, value) if name in SCHEDULED else described(value)
+    return {**arguments, "switched_off": list(model.switched_off)}
+
+
+def constructor_arguments(kind: type[PersistentLearner]) -> list[str]:
+    """The names of a class's arguments, those of its bases included, without those of the moment."""
+    names: dict[str, None] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= dict.fromkeys(each.name for each in parameters if each.kind not in _VARIADIC)
+            if not any(each.kind in _VARIADIC for each in parameters):
+                break
+    return [name for name in names if name not in ("self", *RUNTIME_ARGUMENTS)]
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _schedule(model: PersistentLearner, value: Any) -> Any:
+    """A schedule as it was given where that is plain, or as data; a function as opaque, with its value of now."""
+    if value is None or isinstance(value, int | float | str | Mapping):
+        return value
+    data = schedule_data(value)
+    if data is not None:
+        return data
+    function = getattr(value, "value_schedule", value)  # SB3's wrapper has no name
+    return {**opaque(function), "value": float(value(model._current_progress_remaining))}
+
+
+def about(model: PersistentLearner, kind: str) -> dict[str, Any]:
+    """What the file is, who wrote it, and from where a resumed training would go on."""
+    return {
+        "kind": kind,
+        "algorithm": type(model).__name__,
+        "step": int(model.num_timesteps),
+        "performance": None,
+        "resume": {"level": "weights", "reasons": ["environments are not part of the file"]},
+        "parent": model.parent_content,
+        **origin(model.device),
+    }
+
+
+def origin(device: torch.device) -> dict[str, Any]:
+    """When, with what and on what a file is written."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "libraries": libraries(),
+        "runtime": {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+        },
+    }
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The versions of what a file depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def information(model: PersistentLearner, config: Mapping[str, Any]) -> dict[str, Any]:
+    """For people and for tools that look for SB3's member ``data``; nothing is ever loaded from it."""
+    return {
+        "algorithm": type(model).__name__,
+        "policy_class": type(model.policy).__name__,
+        "observation_space": str(model.observation_space),
+        "action_space": str(model.action_space),
+        "num_timesteps": int(model.num_timesteps),
+        **{name: value for name, value in config.items() if name not in ("policy", "switched_off")},
+    }
+
+
+def require_known(names: Iterable[str], model: object, what: str) -> None:
+    """Refuse names that are neither arguments nor attributes of a model.
+
+    Raises:
+        ArgumentError: With a suggestion.
+    """
+    known = {*constructor_arguments(type(model)), *vars(model)}  # type: ignore[arg-type]
+    for name in names:
+        if name not in known:
+            raise ArgumentError(f"{what}: a {type(model).__name__} has no '{name}'.{suggestion(name, known)}")
