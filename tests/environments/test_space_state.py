@@ -19,7 +19,11 @@ SPACES = [
     spaces.Box(0, 1, ()),
     spaces.Discrete(3),
     spaces.Discrete(5, start=-2),
+    spaces.Discrete(3, dtype=np.int32),
+    spaces.Discrete(5, start=1, dtype=np.uint8),
     spaces.MultiDiscrete([2, 3]),
+    spaces.MultiDiscrete([2, 3], dtype=np.int32),
+    spaces.MultiDiscrete([[2, 3]], start=np.array([[1, 2]]), dtype=np.uint16),
     spaces.MultiDiscrete(np.array([[1, 2], [3, 4]]), start=np.array([[0, 1], [0, 5]])),
     spaces.MultiBinary(4),
     spaces.MultiBinary([2, 3]),
@@ -34,7 +38,14 @@ def test_a_space_comes_back_equal(space: spaces.Space[Any]) -> None:
     again = space_from(state)
     assert again == space
     assert (again.shape, again.dtype, type(again)) == (space.shape, space.dtype, type(space))
+    assert getattr(again.sample(), "dtype", None) == getattr(space.sample(), "dtype", None)
     assert digest(space_state(again)) == digest(state)
+
+
+def test_a_discrete_space_of_a_file_of_before_has_the_usual_type() -> None:
+    again = space_from({"kind": "Discrete", "n": 3, "start": 1})
+    assert again == spaces.Discrete(3, start=1)
+    assert again.dtype == np.int64
 
 
 def test_a_space_that_no_file_holds_is_refused_by_its_path() -> None:
@@ -53,6 +64,8 @@ def test_a_space_that_no_file_holds_is_refused_by_its_path() -> None:
         {"kind": "Discrete", "n": 0, "start": 0},
         {"kind": "Discrete", "n": "three", "start": 0},
         {"kind": "Discrete", "n": 10**30, "start": 0},
+        {"kind": "Discrete", "n": 3, "start": 0, "dtype": "object"},
+        {"kind": "Discrete", "n": 3, "start": 0, "dtype": []},
         {"kind": "MultiDiscrete", "nvec": [1, 2], "start": [0, 0]},
         {"kind": "MultiDiscrete", "nvec": np.array([0, 2]), "start": np.array([0, 0])},
         {"kind": "MultiBinary", "n": -1},

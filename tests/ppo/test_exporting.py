@@ -1,5 +1,6 @@
 """Models as Stable-Baselines3's own, which load and act where everlearn is not installed."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy as SB3ActorCriticPolicy
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from everlearn import PPO
 from everlearn.core.digest import digest
@@ -25,7 +27,7 @@ from everlearn.ppo.policy import ActorCriticPolicy
 from tests.ppo.updates import assert_identical, model_of
 from tests.ppo.worlds import world
 
-WITHOUT_EVERLEARN = """
+ABSENT = """
 import json, sys
 from pathlib import Path
 
@@ -35,9 +37,12 @@ class Absent:
             raise ImportError("everlearn is not installed here")
 
 sys.meta_path.insert(0, Absent())
+"""
+WITHOUT_EVERLEARN = f"""
+{ABSENT}
 import numpy as np, torch
 from stable_baselines3 import PPO
-found = {}
+found = {{}}
 for file in sorted(Path(sys.argv[1]).glob("*.zip")):
     model = PPO.load(file, device="cpu")
     observations = np.load(file.with_suffix(".npy"))
@@ -45,6 +50,14 @@ for file in sorted(Path(sys.argv[1]).glob("*.zip")):
     found[file.stem] = values, model.predict(observations, deterministic=True)[0].tolist()
 assert "everlearn" not in sys.modules
 print(json.dumps(found))
+"""
+
+
+STATISTICS_WITHOUT_EVERLEARN = f"""
+{ABSENT}
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+print(json.dumps(VecNormalize.load(sys.argv[1], make_vec_env("Pendulum-v1")).obs_rms.mean.tolist()))
 """
 
 
@@ -249,11 +262,61 @@ def test_parts_that_stable_baselines3_lacks_are_told() -> None:
     assert "KL control: there is none" in warned
 
 
-def test_row_36_a_normaliser_is_told_with_what_to_do() -> None:
-    model = PPO("MlpPolicy", Normaliser(world("pendulum")), n_steps=16, batch_size=16, device="cpu")
+def normalising(env: Any, policy: str = "MlpPolicy") -> PPO:
+    return PPO(policy, env, n_steps=16, batch_size=16, device="cpu").learn(16)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_row_36_statistics_of_stable_baselines3_go_its_own_way(inside: bool, tmp_path: Path) -> None:
+    """Row 36 of the failure modes: what the warning advises is done here."""
+    env: Any = VecNormalize(world("pendulum"))
+    model = normalising(VecFrameStack(env, 2) if inside else env)
     _, warned = exported(model)
-    assert "model.env.save(...)" in warned
-    assert "model.normalize_obs(observations)" in warned
+    assert "model.get_vec_normalize_env().save(path) and load them with VecNormalize.load" in warned
+    model.get_vec_normalize_env().save(str(tmp_path / "statistics"))
+    program = [sys.executable, "-c", STATISTICS_WITHOUT_EVERLEARN, str(tmp_path / "statistics")]
+    found = json.loads(subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert found == env.obs_rms.mean.tolist()
+
+
+@pytest.mark.parametrize("has_env", [True, False])
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ({}, "clip_obs=10.0, epsilon=1e-08"),
+        ({"clip_obs": np.inf}, "clip_obs=float('inf'), epsilon=1e-08"),
+        ({"clip_obs": 0.5, "epsilon": 0.1}, "clip_obs=0.5, epsilon=0.1"),
+    ],
+)
+def test_row_36_other_statistics_are_told_with_what_to_do(
+    options: dict[str, float], written: str, has_env: bool
+) -> None:
+    """Row 36 of the failure modes: what the warning advises is done here."""
+    model = normalising(Normaliser(world("pendulum"), **options))
+    model = model if has_env else copy.deepcopy(model)
+    _, warned = exported(model)
+    assert (
+        f"VecNormalize(venv, training=False, norm_reward=False, {written}, norm_obs_keys=None) and set mean" in warned
+    )
+    assert "mean and var of its obs_rms to those in model.normaliser_state['obs_rms']" in warned
+    theirs = VecNormalize(world("pendulum"), training=False, norm_reward=False, norm_obs_keys=None, **options)
+    statistics = model.normaliser_state["obs_rms"][""]
+    theirs.obs_rms.mean, theirs.obs_rms.var = statistics["mean"].numpy(), statistics["var"].numpy()
+    raw = np.array([[0.3, -0.8, 5.0]], np.float32)
+    assert np.array_equal(theirs.normalize_obs(raw), model.normalize_obs(raw))
+
+
+def test_row_36_statistics_of_keys_are_told_with_the_keys() -> None:
+    env = Normaliser(world("dictionaries"), norm_obs_keys=["vec"])
+    _, warned = exported(PPO("MultiInputPolicy", env, n_steps=16, batch_size=16, device="cpu"))
+    assert "norm_obs_keys=['vec']) and set mean and var of its obs_rms[key], by key," in warned
+
+
+def test_row_36_normalised_rewards_do_not_concern_who_acts() -> None:
+    model = PPO("MlpPolicy", Normaliser(world("pendulum"), norm_obs=False), n_steps=16, batch_size=16, device="cpu")
+    _, warned = exported(model)
+    assert "its statistics of the rewards are left out" in warned
+    assert "normalised observations" not in warned
 
 
 def test_a_buffer_of_the_user_goes_along() -> None:

@@ -639,6 +639,26 @@ def test_trust_is_for_files_of_stable_baselines3_alone(content: bytes) -> None:
     assert not payload_ran()
 
 
+def test_trust_in_the_file_of_another_algorithm_is_refused_by_its_name(tmp_path: Path) -> None:
+    algorithm = stable_baselines3.SAC("MlpPolicy", world("pendulum"), buffer_size=10, policy_kwargs={"net_arch": [4]})
+    algorithm.save(tmp_path / "sac.zip")
+    with pytest.raises(Mismatch, match=r"sac\.zip, data: it does not fit"):
+        load_trusted(PPO, tmp_path / "sac.zip")
+
+
+@pytest.mark.parametrize("changes", [{"target_kl": 0.0}, {"gamma": 1.5}, {"n_epochs": "many"}])
+def test_trust_in_a_number_outside_its_range_is_a_mismatch(changes: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "model.zip").write_bytes(sb3_zip(sb3_data(**changes)))
+    with pytest.raises(Mismatch, match=rf"model\.zip, data: it does not fit .*{next(iter(changes))}"):
+        load_trusted(PPO, tmp_path / "model.zip", device="cpu")
+
+
+@pytest.mark.parametrize(("given", "said"), [({"gamma": 1.5}, r"gamma=1\.5"), ({"gama": 0.5}, "Did you mean 'gamma'")])
+def test_an_argument_given_to_a_trusted_file_is_the_callers(given: dict[str, float], said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        trusted(**given)
+
+
 @pytest.mark.parametrize("content", [(1, 2), torch.zeros(3), {3: torch.zeros(1)}, [], "text"], ids=str)
 def test_a_policy_that_is_no_state_is_corrupt(content: Any, tmp_path: Path) -> None:
     stream = io.BytesIO()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
@@ -17,11 +16,10 @@ from everlearn.checkpoint.codec import members_of, state_of
 from everlearn.checkpoint.errors import Unsupported, refused
 from everlearn.checkpoint.limits import LIMITS
 from everlearn.checkpoint.places import Place, source_at, write_to
-from everlearn.core.errors import NonFiniteError, StateError, require_in_range
+from everlearn.core.errors import StateError
 from everlearn.core.finite import require_finite
 from everlearn.environments.finite import require_finite_ends
-
-_SETTINGS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
+from everlearn.environments.statistics import SETTINGS, require_consistent, require_shapes, shapes_of
 
 
 class Normaliser(VecNormalize):
@@ -135,7 +133,8 @@ class Normaliser(VecNormalize):
             raise Unsupported(archive.file, f"it holds a {kind!r}.", "Name a file that a normaliser has saved.")
         with refused(archive.file, "normaliser"):
             state = state_of(archive, "normaliser", LIMITS)
-            check_normaliser_state(state, venv.observation_space)
+            require_consistent(state)
+            require_shapes(state, venv.observation_space, "Give environments as those it was saved with.")
             normaliser = Normaliser(venv, **state["settings"])
             normaliser.load_state_dict(state)
         return normaliser
@@ -168,7 +167,7 @@ class NormaliserState:
     def state_dict(self) -> dict[str, Any]:
         """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
         return {
-            "settings": {name: getattr(self.normaliser, name) for name in _SETTINGS},
+            "settings": {name: getattr(self.normaliser, name) for name in SETTINGS},
             "obs_rms": {key: _statistics_state(rms) for key, rms in _observation_statistics(self.normaliser).items()},
             "ret_rms": _statistics_state(self.normaliser.ret_rms),
             "returns": torch.from_numpy(self.normaliser.returns.copy()),
@@ -188,57 +187,6 @@ class NormaliserState:
         _load_statistics(normaliser.ret_rms, state_dict["ret_rms"])
         returns = state_dict["returns"].numpy().copy()
         normaliser.returns = returns if returns.shape == (normaliser.num_envs,) else np.zeros(normaliser.num_envs)
-
-
-def check_normaliser_state(state: Any, space: spaces.Space[Any]) -> None:
-    """Refuse what is no state of a normaliser of these observations.
-
-    Args:
-        state: As from ``Normaliser.state_dict()``.
-        space: Of the observations, as a model has it.
-
-    Raises:
-        StateError: If settings or statistics are missing, of another kind, or of another shape.
-        NonFiniteError: If a statistic is not finite.
-    """
-    settings = state["settings"]
-    if set(settings) != set(_SETTINGS) or not {"obs_rms", "ret_rms", "returns"} <= set(state):
-        raise StateError(f"The normaliser's state lacks settings or statistics: it has {sorted(state)}.")
-    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-    for key, statistics in {**state["obs_rms"], "the returns": state["ret_rms"]}.items():
-        shape = () if key == "the returns" else parts[key].shape if key in parts else None
-        for name in ("mean", "var"):
-            found = tuple(statistics[name].shape)
-            if shape is None or sorted(found) != sorted(shape):  # a picture's channels may be first or last
-                raise StateError(f"The normaliser's {name} of '{key}' has the shape {found}; observations: {space}.")
-            if not bool(torch.isfinite(statistics[name]).all()):
-                raise NonFiniteError(f"The normaliser's {name} of '{key}' is not finite.")
-        if not (isinstance(statistics["count"], float) and statistics["count"] >= 0):
-            raise StateError(f"The normaliser's count of '{key}' is {statistics['count']!r}, no number of samples.")
-    for name in ("clip_obs", "clip_reward", "gamma", "epsilon"):
-        require_in_range(f"the normaliser's {name}", settings[name], 0)
-
-
-def normalised(observations: Any, state: Mapping[str, Any]) -> Any:
-    """``clip((observation - mean) / sqrt(var + epsilon))`` with the statistics of a state, as a ``Normaliser`` does.
-
-    Args:
-        observations: An array, (..., *shape), or a dictionary of such.
-        state: As from ``Normaliser.state_dict()``.
-    """
-    if isinstance(observations, Mapping):
-        statistics = state["obs_rms"]
-        return {
-            key: _normalised(part, statistics[key], state["settings"]) if key in statistics else part
-            for key, part in observations.items()
-        }
-    return _normalised(observations, state["obs_rms"][""], state["settings"]) if state["obs_rms"] else observations
-
-
-def _normalised(observations: np.ndarray, statistics: Mapping[str, Any], settings: Mapping[str, Any]) -> np.ndarray:
-    mean, var = statistics["mean"].numpy(), statistics["var"].numpy()
-    scaled = (observations - mean) / np.sqrt(var + settings["epsilon"])
-    return np.asarray(np.clip(scaled, -settings["clip_obs"], settings["clip_obs"]), np.float32)
 
 
 def _observation_statistics(normaliser: VecNormalize) -> dict[str, RunningMeanStd]:
@@ -265,7 +213,7 @@ def _load_statistics(rms: RunningMeanStd, state: Mapping[str, Any]) -> None:
 
 def _check_fit(statistics: Mapping[str, RunningMeanStd], state: Mapping[str, Any]) -> None:
     mine = {key: tuple(rms.mean.shape) for key, rms in statistics.items()}
-    given = {key: tuple(part["mean"].shape) for key, part in state.items()}
+    given = shapes_of(state)
     if mine != given:
         raise StateError(
             f"The normaliser's state is for observations {given}; this environment has {mine}. "

@@ -21,7 +21,12 @@ def space_state(space: spaces.Space[Any], path: str = "space") -> dict[str, Any]
         case spaces.Box():
             return {"kind": "Box", "low": space.low, "high": space.high}
         case spaces.Discrete():
-            return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+            return {
+                "kind": "Discrete",
+                "n": int(space.n),
+                "start": int(space.start),
+                "dtype": np.dtype(space.dtype).name,
+            }
         case spaces.MultiDiscrete():
             return {"kind": "MultiDiscrete", "nvec": space.nvec, "start": space.start}
         case spaces.MultiBinary():
@@ -56,14 +61,27 @@ def _box(state: Mapping[str, Any]) -> spaces.Space[Any]:
     return spaces.Box(low, high, low.shape, low.dtype)
 
 
+def _discrete(state: Mapping[str, Any]) -> spaces.Space[Any]:
+    name = state.get("dtype", "int64")  # files of before have none
+    if name not in _INTEGERS:
+        raise ValueError(f"dtype {name!r} is none of {', '.join(_INTEGERS)}")
+    return spaces.Discrete(state["n"], start=state["start"], dtype=_INTEGERS[name])
+
+
 def _multi_discrete(state: Mapping[str, Any]) -> spaces.Space[Any]:
     nvec: np.ndarray = state["nvec"]
     return spaces.MultiDiscrete(nvec, dtype=nvec.dtype.type, start=state["start"])
 
 
+_INTEGERS = {
+    np.dtype(kind).name: kind
+    for kind in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
+}
+"""By name: the types that the values of a discrete space may have."""
+
 _MAKERS: dict[str, Callable[[Mapping[str, Any]], spaces.Space[Any]]] = {
     "Box": _box,
-    "Discrete": lambda state: spaces.Discrete(state["n"], start=state["start"]),
+    "Discrete": _discrete,
     "MultiDiscrete": _multi_discrete,
     "MultiBinary": lambda state: spaces.MultiBinary(state["n"]),
     "Dict": lambda state: spaces.Dict({key: space_from(one) for key, one in state["spaces"].items()}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import stable_baselines3
 import torch
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError
@@ -205,9 +207,30 @@ def _parts_beside(model: PersistentLearner) -> list[str]:
         "KL control": model.kl_controller,
     }
     lost = [f"{name}: there is none." for name, part in parts.items() if part is not None]
-    if model.normaliser_state is not None:
-        lost.append(
-            "normaliser: the policy expects normalised observations. Save the statistics with model.env.save(...) and "
-            "load them with VecNormalize, or give it model.normalize_obs(observations)."
-        )
+    normaliser = model.normaliser_state
+    if normaliser is not None:
+        lost.append(f"normaliser: {_without_normaliser(model, normaliser)}")
     return lost
+
+
+def _without_normaliser(model: PersistentLearner, state: Mapping[str, Any]) -> str:
+    """What to do without the statistics, which such a file cannot hold."""
+    if not state["obs_rms"]:
+        return "its statistics of the rewards are left out; to act, none are needed."
+    expected = "the policy expects normalised observations. Here, model.normalize_obs(...) makes them; elsewhere, "
+    if type(model.get_vec_normalize_env()) is VecNormalize:
+        return expected + (
+            "save the statistics with model.get_vec_normalize_env().save(path) and load them with VecNormalize.load."
+        )
+    options = {name: state["settings"][name] for name in ("clip_obs", "epsilon", "norm_obs_keys")}
+    settings = "".join(f", {name}={_literal(value)}" for name, value in options.items())
+    each = "obs_rms" if "" in state["obs_rms"] else "obs_rms[key], by key,"
+    return expected + (
+        f"build VecNormalize(venv, training=False, norm_reward=False{settings}) and set mean and var of its {each} to "
+        "those in model.normaliser_state['obs_rms'], as arrays of numpy; a plain observation has the key ''."
+    )
+
+
+def _literal(value: Any) -> str:
+    """How a setting is written in Python."""
+    return "float('inf')" if value == math.inf else repr(value)

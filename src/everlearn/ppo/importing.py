@@ -17,12 +17,14 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place
-from everlearn.core.errors import ArgumentError, Noted
+from everlearn.core.errors import ArgumentError, Noted, suggestion
 from everlearn.core.rng import kept_generators
 from everlearn.ppo.adopting import adopt
+from everlearn.ppo.file_contents import constructor_arguments
 from everlearn.ppo.frugal import require_small_buffer
 from everlearn.ppo.imported import COUNTERS, RULES, content_of, imported_from
 from everlearn.ppo.persistence import PersistentLearner
@@ -79,7 +81,7 @@ def import_weights(
         if "n_steps" in imported.arguments:
             spaces = (venv.observation_space, venv.action_space)
             require_small_buffer(spaces, chosen["n_steps"] * venv.num_envs, file, limits)
-        model = cls(policy, venv, **chosen)
+        model = _built(cls, policy, venv, chosen, file)
         with Noted(lambda: imported.hint):
             kept = adopt(model, imported.parameters, file)
         vars(model).update(imported.counters)
@@ -118,7 +120,9 @@ def load_trusted(
         arguments: Of the constructor, in place of the file's.
 
     Raises:
-        CheckpointError: If it is no file of Stable-Baselines3, or its policy does not fit.
+        CheckpointError: If it is no file of Stable-Baselines3's PPO, holds a hyper-parameter outside its range, or does
+            not fit.
+        ArgumentError: If an argument is unknown or outside its range.
     """
     content, file = content_of(path, limits or LIMITS, sha256)
     kind = recognise(io.BytesIO(content))
@@ -127,7 +131,8 @@ def load_trusted(
         return cls.load(io.BytesIO(content), env, device, _plain(custom_objects), **options)
     if kind is not Kind.SB3:
         raise refusal(io.BytesIO(content), file)
-    with kept_generators():
+    _check_given(cls, arguments)
+    with kept_generators(), refused(file, "data"):
         theirs = stable_baselines3.PPO.load(io.BytesIO(content), env, device, _plain(custom_objects))
         model = _equal_model(cls, theirs, arguments)
         left = adopt(model, theirs.get_parameters(), file)
@@ -149,11 +154,33 @@ def _implied(arguments: Mapping[str, Any]) -> set[str]:
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
+def _built(cls: type[Model], policy: Any, venv: VecEnv, arguments: Mapping[str, Any], file: object) -> Model:
+    """The new model; SB3's assertions about sizes that do not fit together are about the file's numbers too."""
+    try:
+        return cls(policy, venv, **arguments)
+    except AssertionError as error:
+        raise Mismatch(file, str(error), "Give batch_size=... and n_steps=... to import_weights.", "data") from error
+
+
 def _vectorised(cls: type[PersistentLearner], env: GymEnv | str | None) -> VecEnv:
     made = maybe_make_env(env, 0) if env is not None else None
     if made is None:
         raise ArgumentError("import_weights needs the environment that the policy is for. Give env=...")
     return cls._wrap_env(made)
+
+
+def _check_given(cls: type[PersistentLearner], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that the caller, not the file, has wrong.
+
+    Raises:
+        ArgumentError: If one is unknown or outside its range.
+    """
+    known = constructor_arguments(cls)
+    for name, value in given.items():
+        if name not in known:
+            raise ArgumentError(f"load: a {cls.__name__} has no argument '{name}'.{suggestion(name, known)}")
+        if name in RULES:
+            RULES[name][1].checked(name, value)
 
 
 def _equal_model(cls: type[Model], theirs: stable_baselines3.PPO, given: Mapping[str, Any]) -> Model:

@@ -9,7 +9,7 @@ from typing import Any
 from everlearn.checkpoint.codec import JSON
 from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.core.digest import identical
-from everlearn.environments.normaliser import check_normaliser_state
+from everlearn.environments.statistics import require_consistent
 from everlearn.ppo.blueprint import Blueprint, Model
 from everlearn.ppo.file_contents import configuration, constructor_arguments, libraries
 from everlearn.ppo.frugal import require_small_buffer
@@ -77,7 +77,7 @@ def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
     if "normaliser" in file:
         with refused(file.archive.file, "normaliser" + JSON):
             state = file.state("normaliser")
-            check_normaliser_state(state, model.observation_space)
+            require_consistent(state)
             model._saved_normaliser = state
     replaced = blueprint.replaced(file.config())
     _put_in_force(model, replaced)

@@ -7,8 +7,14 @@ from typing import Any
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecTransposeImage, unwrap_vec_normalize
 
-from everlearn.environments.normaliser import Normaliser, NormaliserState, normalised
+from everlearn.environments.normaliser import Normaliser, NormaliserState
+from everlearn.environments.statistics import normalised, require_shapes
 from everlearn.ppo.tuning import TunableLearner
+
+_WRAPPED = (
+    "The model was trained with a normaliser inside another wrapper: give the environment wrapped in the same way, "
+    "with a normaliser in that place, such as VecFrameStack(VecNormalize(env), 4)."
+)
 
 
 class NormalisedLearner(TunableLearner):
@@ -35,7 +41,11 @@ class NormalisedLearner(TunableLearner):
         """Observations as the policy was trained to see them; as they are if it was trained on plain ones.
 
         Args:
-            observations: As the environment gives them, an array ``(..., *shape)`` or a dictionary of such.
+            observations: As the environment inside the normaliser gives them, an array ``(..., *shape)`` or a
+                dictionary of such.
+
+        Raises:
+            StateError: If the statistics are of other observations.
         """
         state = self.normaliser_state
         return observations if state is None else normalised(observations, state)
@@ -45,7 +55,7 @@ class NormalisedLearner(TunableLearner):
 
         Args:
             env: The environment. Without a normaliser it gets one with the model's statistics, which rests until
-                ``learn``; one that has a normaliser gets the statistics.
+                ``learn``; one that has a normaliser, inside whatever wrappers, gets the statistics.
             force_reset: Whether it is reset before training goes on.
 
         Raises:
@@ -60,6 +70,7 @@ class NormalisedLearner(TunableLearner):
         present = unwrap_vec_normalize(venv)
         if present is None:
             inner = venv.venv if isinstance(venv, VecTransposeImage) else venv
+            require_shapes(state, inner.observation_space, _WRAPPED)
             venv = own = Normaliser.from_state(inner, state)
         elif present is not own:
             NormaliserState(present).load_state_dict(state)

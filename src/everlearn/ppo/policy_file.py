@@ -51,10 +51,11 @@ def save_policy(policy: ActorCriticPolicy, place: Place) -> None:
     write_to(place, pack(members, {"kind": "policy", "policy": type(policy).__name__, **origin(policy.device)}))
 
 
+@kept_generators()
 def load_policy(
     kind: type[Policy], place: Place, device: torch.device | str, limits: Limits = LIMITS, sha256: str | None = None
 ) -> Policy:
-    """The policy of a file, or of the file of a model, whose class was ``kind``.
+    """The policy of a file, whose class was ``kind``; the caller's generators stay as they are.
 
     Raises:
         CheckpointError: If the file is damaged or does not fit.
@@ -75,8 +76,7 @@ def load_policy(
         policy.load_state_dict(weights)
     policy = policy.to(get_device(device))
     if given.get("use_sde"):
-        with kept_generators():
-            policy.reset_noise()  # from the deviations that were trained
+        policy.reset_noise()  # from the deviations that were trained
     return policy
 
 

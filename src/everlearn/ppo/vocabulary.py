@@ -186,7 +186,10 @@ def _entry(name: Any, path: str) -> tuple[Registry[Any], str]:
     kind, _, entry = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind not in REGISTRIES:
         raise ConfigError(f"{path}: {name!r} names nothing. There are names of: {', '.join(REGISTRIES)}.")
-    return REGISTRIES[kind], REGISTRIES[kind].canonical(entry, path)
+    try:
+        return REGISTRIES[kind], REGISTRIES[kind].canonical(entry, path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} If it is a class of yours, import the module that registers it.") from None
 
 
 def opaque_places(data: Any, path: str) -> Iterator[tuple[str, str]]:
