@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
@@ -166,6 +167,57 @@ def test_what_is_ours_already_needs_no_conversion(tmp_path: Path) -> None:
     result = everlearn("convert", tmp_path / "own.zip", tmp_path / "again.zip", *CARTPOLE)
     assert result.exit_code == 2
     assert "this is a file of everlearn already. Load it as it is, or add --to sb3." in result.stderr
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to, None])
+def test_a_file_is_never_replaced_by_what_is_made_of_it(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    """What is converted may lose something, and so what it is made from stays."""
+    own, out = tmp_path / "own.zip", tmp_path / ("own" if link is None else "link.zip")
+    converted(SB3, own, "--trust")
+    if link is not None:
+        link(out, own)
+    before = own.read_bytes()
+    for options in ((), ("--overwrite",)):
+        result = everlearn("convert", own, out, "--to", "sb3", *options)
+        assert result.exit_code == 2
+        assert "this is the file that is to be converted, which stays. Name another file." in result.stderr
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--to", "sb3", "--env", "CartPole-v1"), "--env: no effect with --to sb3"),
+        (("--to", "sb3", "--algorithm", "PPO", "--set", "gamma=0.9"), "--algorithm, --set gamma: no effect with --to"),
+        (("--to", "sb3", "--config", "run.yaml", "--trust"), "--config, --trust: no effect with --to sb3"),
+        (("--trust", *CARTPOLE), "--env, --set policy_kwargs: no effect with --trust"),
+        (("--trust", "--config", "run.yaml", "--algorithm", "PPO"), "error: --config: no effect with --trust"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(tmp_path: Path, options: tuple[str, ...], complaint: str) -> None:
+    result = everlearn("convert", SB3, tmp_path / "own.zip", *options)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_trust_the_algorithm_can_be_chosen(tmp_path: Path) -> None:
+    result = everlearn("convert", SB3, tmp_path / "own.zip", "--trust", "--algorithm", "PPO")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_policy_that_does_not_fit_says_how_to_name_its_algorithm_and_network(tmp_path: Path) -> None:
+    result = everlearn("convert", V2, tmp_path / "own.zip", "--env", "CartPole-v1")
+    assert result.exit_code == 3
+    assert "--algorithm DistributionalPPO, --set policy_kwargs.net_arch=[...]" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    result = everlearn("convert", tmp_path / "run", tmp_path / "out.zip", "--to", "sb3")
+    assert result.exit_code == 2
+    assert "run: this is a directory. Name a file in it." in result.stderr
 
 
 def test_the_plug_ins_of_a_configuration_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

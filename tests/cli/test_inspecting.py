@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -204,3 +205,22 @@ def test_a_policy_in_a_file_of_its_own_is_described(saved: tuple[PPO, Path], tmp
     assert (report["kind"], report["hyperparameters"]) == ("policy", None)
     assert report["weights"] > 0
     assert everlearn("inspect", tmp_path / "policy.zip").exit_code == 0
+
+
+def test_a_run_of_which_all_was_set_aside_is_exit_code_3(run: Path) -> None:
+    """Row 18 of the failure modes: what is damaged stays known after it was moved out of the way."""
+    (run / "model.zip").rename(run / "model.zip.corrupt")
+    for path in sorted(run.rglob("step-*.zip")):
+        path.rename(f"{path}.corrupt")
+    result = everlearn("inspect", run)
+    assert result.exit_code == 3
+    assert result.stderr.count(".corrupt: it was damaged and is set aside.") == 4
+    assert everlearn("inspect", run / "checkpoints").exit_code == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    result = everlearn("inspect", tmp_path / "pipe.zip")
+    assert result.exit_code == 2
+    assert "pipe.zip: this is a pipe or a device. Name a regular file." in result.stderr

@@ -102,6 +102,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ],
 )
 def test_what_is_not_plain_is_refused_with_its_line(text: str, complaint: str) -> None:
+    """Row 21 of the failure modes: duplicate keys, tabs, bombs of aliases, other tags."""
     with pytest.raises(ConfigError, match=rf"^where.*{complaint}"):
         parse(text, "where")
 

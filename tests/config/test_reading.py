@@ -281,6 +281,7 @@ def test_a_file_that_is_no_configuration_says_where(tmp_path: Path, text: str, c
 
 
 def test_every_complaint_has_its_line_and_all_come_together_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Row 19 of the failure modes: path, line and "did you mean"."""
     path = written(tmp_path, MISTAKES)
     with pytest.raises(ConfigError) as refusal:
         load(path)
@@ -332,6 +333,7 @@ def test_a_mapping_is_a_configuration_too() -> None:
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "1E-4", ".1e-3", "0.0001", "1_00e-6"])
 def test_a_small_number_may_be_written_in_any_way(tmp_path: Path, text: str) -> None:
+    """Row 21 of the failure modes: 1e-4 is a number."""
     path = written(tmp_path, f"learning_rate: {text}")
     assert load(path, {"env.id": "CartPole-v1"}).algorithm.learning_rate == 1e-4
 
@@ -430,7 +432,7 @@ def test_every_example_is_a_valid_configuration(path: Path) -> None:
 
 def test_checkpoints_have_these_defaults() -> None:
     kept = load(None, {"env.id": "CartPole-v1"}).checkpoint.model_dump()
-    assert kept == {"every": 20_000, "keep_last": 3, "keep_best": 1, "keep_every": None, "max_failures": 5}
+    assert kept == {"every": 20_000, "keep_last": 3, "keep_best": 1, "keep_every": None, "max_failures": 20}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from everlearn.checkpoint.archive import read_archive
 from everlearn.checkpoint.errors import SaveError
 from everlearn.checkpoint.files import observed
-from everlearn.checkpoint.store import CheckpointStore, Retention
+from everlearn.checkpoint.store import Checkpoint, CheckpointStore, Retention
 from everlearn.config import CheckpointConfig
 from everlearn.core.errors import NonFiniteError
 from everlearn.core.stateful import Role
@@ -173,7 +174,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_tried_after_1_2_4_
     ):
         assert text.startswith(f"No checkpoint at step {step}: {run.directory.checkpoints}/step-{step:012d}.zip")
         assert "No space left on device" in text
-        assert f"it is tried again in {wait}; after 5 failures in a row it stops." in text
+        assert f"it is tried again in {wait}; after 20 failures in a row it stops." in text
     assert not list(run.path.rglob(".tmp-*"))
 
 
@@ -285,11 +286,42 @@ def test_an_old_checkpoint_that_cannot_be_deleted_ends_nothing(tmp_path: Path) -
     assert run.summary.steps == 80
 
 
-def test_pauses_double(tmp_path: Path) -> None:
-    """The 5th failure in a row comes 15 rollouts after the first."""
-    tried: list[int] = []
-    config = tiny(**SILENT, **{"checkpoint.every": 16, "total_timesteps": 16 * 40})
-    with observed(full(lambda number: True, tried)), pytest.raises(SaveError):
-        train(config, tmp_path / "run")
-    gaps = [later - earlier for earlier, later in itertools.pairwise(tried)]
-    assert gaps == [16, 32, 64, 128]
+class Refusing(CheckpointStore):
+    """One whose disk is full until a step."""
+
+    def __init__(self, directory: Path, until: float) -> None:
+        super().__init__(directory, Retention(keep_last=99))
+        self.tried: list[int] = []
+        self._until = until
+
+    def save(self, step: int, *content: Any) -> Checkpoint:
+        self.tried.append(step)
+        if step < self._until:
+            raise SaveError(self.path_of(step), "No space left on device")
+        return super().save(step, *content)
+
+
+def rollouts_tried(store: Refusing, rollouts: int, **config: Any) -> list[int]:
+    """Rollouts before which a checkpoint was tried, with an agent that does not learn."""
+    writer = CheckpointWriter(CheckpointConfig(every=16, **config), store, Silent())
+    writer.model = built()
+    for rollout in range(1, rollouts + 1):
+        writer.num_timesteps = 16 * rollout
+        writer.on_rollout_start()
+    return [step // 16 for step in store.tried]
+
+
+def test_pauses_double_up_to_64_rollouts_and_the_20th_failure_ends_training(tmp_path: Path) -> None:
+    store = Refusing(tmp_path, math.inf)
+    with pytest.raises(SaveError, match="No space left") as error:
+        rollouts_tried(store, 2000)
+    gaps = [(later - earlier) // 16 for earlier, later in itertools.pairwise(store.tried)]
+    assert gaps == [1, 2, 4, 8, 16, 32, *[64] * 13]
+    assert "This was failure 20 in a row" in error.value.__notes__[0]
+
+
+def test_a_disk_that_is_full_for_hundreds_of_rollouts_ends_no_training(tmp_path: Path) -> None:
+    """Row 14 of the failure modes: room is found within 64 rollouts."""
+    tried = rollouts_tried(Refusing(tmp_path, 16 * 500), 600)
+    assert 500 <= min(rollout for rollout in tried if rollout >= 500) < 564
+    assert steps(tmp_path)[0] == 16 * min(rollout for rollout in tried if rollout >= 500)

@@ -140,3 +140,42 @@ def test_a_run_knows_its_files_from_the_lock(tmp_path: Path) -> None:
         assert RunDirectory(directory.path).foreign() == []
         (directory.path / "notes.txt").write_text("")
         assert [path.name for path in directory.foreign()] == ["notes.txt"]
+
+
+def test_what_is_left_of_a_run_half_removed_is_a_run_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration goes last, after everything else, empty directories too."""
+    for name in ("config.yaml", "model.zip", "tb/events.out.tfevents.1", "checkpoints/step-000000000012.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(HEADER)
+    unlink, removed = Path.unlink, []
+
+    def observe(path: Path, **options: bool) -> None:
+        if path.parent == tmp_path:
+            removed.append(path.name)
+        assert path.name != "config.yaml" or sorted(
+            each.name for each in tmp_path.iterdir() if each.name[0] != "."
+        ) == ["config.yaml"]
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", observe)
+    claimed(tmp_path, overwrite=True)
+    assert [name for name in removed if name[0] != "."] == ["model.zip", "config.yaml"]
+
+
+def test_unfinished_files_make_no_directory_foreign(tmp_path: Path) -> None:
+    """Whoever was killed while he claimed it has left nothing that is worth keeping."""
+    (tmp_path / ".tmp-.lock.json-1-abcd").write_text("half")
+    (tmp_path / ".lock").write_text("")
+    assert RunDirectory(tmp_path).foreign() == []
+    assert claimed(tmp_path) == tmp_path
+
+
+def test_what_is_no_run_any_more_once_the_lock_is_held_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.yaml", "model.zip"):
+        (tmp_path / name).write_text(HEADER)
+    monkeypatch.setattr("everlearn.runs.directory.sweep", lambda path: (path / "config.yaml").unlink())
+    with pytest.raises(ConfigError, match="holds other files and no run"):
+        claimed(tmp_path, overwrite=True)
+    assert files(tmp_path) == {"model.zip"}

@@ -100,3 +100,9 @@ def test_an_unknown_device_is_refused_in_evaluation(run: Run, device: str) -> No
 def test_a_missing_gpu_is_refused_in_evaluation_too(run: Run) -> None:
     with pytest.raises(ConfigError, match="device: 'cuda' was asked for and torch sees no GPU"):
         evaluate_saved(run.directory.path, device="cuda")
+
+
+def test_a_directory_of_checkpoints_names_the_run_above(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"this is a directory of checkpoints\. Name the run above it, ") as error:
+        evaluate_saved(run.directory.checkpoints)
+    assert f"{run.path.resolve()}, or one of its files with --env ID" in str(error.value)

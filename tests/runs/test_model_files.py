@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from everlearn.checkpoint.errors import CheckpointError, Corrupt, NoValidCheckpoint, Truncated
+from everlearn.checkpoint.errors import CheckpointError, Corrupt, NoValidCheckpoint, Truncated, Untrusted
 from everlearn.core.errors import ConfigError, StateError
-from everlearn.runs import Run, evaluate_saved, train
+from everlearn.runs import Run, convert, evaluate_saved, train
 from everlearn.runs.model_files import loaded_agent
 from tests.runs.tiny import tiny
 
@@ -191,3 +191,59 @@ def test_the_agent_of_a_checkpoint_is_the_one_of_its_step(copy: Run) -> None:
     at_the_end, checkpoint = copy.load("latest"), loaded_agent(newest(copy)[0], "cpu")
     for name, value in at_the_end.policy.state_dict().items():
         assert torch.equal(checkpoint.policy.state_dict()[name], value)
+
+
+def test_what_was_set_aside_before_is_told_again(copy: Run) -> None:
+    """Row 18 of the failure modes: the second call knows as much as the first."""
+    damaged = newest(copy)
+    for path in damaged:
+        flip(path)
+    copy.directory.model.rename(copy.path / "model.zip.corrupt")
+    asked: list[Callable[[], object]] = [lambda: copy.load("latest"), lambda: copy.load("best")]
+    for again in [*asked, *asked]:
+        with pytest.raises(NoValidCheckpoint) as error:
+            again()
+        told = "\n".join(error.value.reasons)
+        assert all(told.count(f"{path}.corrupt") == 1 for path in damaged)
+    assert not newest(copy)
+    with pytest.raises(NoValidCheckpoint, match=r"model\.zip\.corrupt: it was damaged and is set aside"):
+        copy.load("latest")
+
+
+def test_a_damaged_model_beside_what_was_set_aside_names_both(copy: Run) -> None:
+    for path in newest(copy):
+        path.rename(f"{path}.corrupt")
+    flip(copy.directory.model)
+    with pytest.raises(NoValidCheckpoint) as error:
+        copy.load("latest")
+    assert str(copy.directory.model) in error.value.reasons[0]
+    assert [reason.count(".corrupt: it was damaged") for reason in error.value.reasons[1:]] == [1, 1, 1]
+
+
+def test_a_model_that_is_not_trusted_names_the_newest_checkpoint(copy: Run) -> None:
+    """Row 5 of the failure modes: nothing of it runs, and what can be used is said."""
+    shutil.copy(Path(__file__).parents[1] / "data" / "sb3" / "ppo.zip", copy.directory.model)
+    checkpoint = newest(copy)[0]
+    with pytest.raises(Untrusted) as error:
+        copy.load("latest")
+    assert f"The run's newest checkpoint is {checkpoint}: name that, or move" in error.value.__notes__[-1]
+    shutil.rmtree(copy.directory.checkpoints)
+    with pytest.raises(Untrusted) as error:
+        copy.load("latest")
+    assert not any("checkpoint" in note for note in getattr(error.value, "__notes__", []))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """Opening it would wait for somebody to write."""
+    pipe = tmp_path / "pipe.zip"
+    os.mkfifo(pipe)
+    uses: list[Callable[[], object]] = [
+        lambda: loaded_agent(pipe, "cpu"),
+        lambda: evaluate_saved(pipe, env_id="CartPole-v1"),
+        lambda: evaluate_saved(pipe, which="best"),
+        lambda: convert(pipe, tmp_path / "out.zip", settings={"env.id": "CartPole-v1"}),
+    ]
+    for use in uses:
+        with pytest.raises(ConfigError, match=r"pipe\.zip: this is a pipe or a device. Name a regular file."):
+            use()

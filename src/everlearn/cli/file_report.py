@@ -37,10 +37,12 @@ def file_report(path: Path) -> dict[str, Any]:
         Plain data; ``format`` is None for a foreign file.
 
     Raises:
-        ConfigError: If there is none, or it cannot be read.
+        ConfigError: If there is none, it is a pipe, or it cannot be read.
         CheckpointError: If it is damaged, or of no kind that could be used.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: this is a pipe or a device. Name a regular file.")
         kind = recognise(path)
         return _foreign(path, kind) if kind in _IMPORTABLE else _own(read_archive(path), path)
     except OSError as error:
@@ -53,17 +55,17 @@ def directory_report(path: Path) -> dict[str, Any]:
     Nothing is set aside. ``latest`` and ``best`` are None where there is none.
 
     Raises:
-        ConfigError: If there is neither a model nor a checkpoint.
+        ConfigError: If there is neither a model nor a checkpoint, nor any that was set aside.
     """
     model = path / _MODEL
     store = CheckpointStore(path / _CHECKPOINTS if (path / _CHECKPOINTS).is_dir() else path)
     listed = store.checkpoints()
-    if not listed and not model.is_file():
+    aside = sorted([*store.directory.glob("*.corrupt*"), *path.glob("*.corrupt*")])
+    if not listed and not aside and not model.is_file():
         raise ConfigError(f"{path}: there is neither a model.zip nor a checkpoint. Name a file or a run's directory.")
     rows = [{"step": each.step, "performance": each.performance, **_state(each.path)} for each in listed]
     whole = [each for each, row in zip(listed, rows, strict=True) if row["damage"] is None]
     best = max(filter(has_performance, whole), key=rank, default=None)
-    aside = sorted([*store.directory.glob("*.corrupt*"), *path.glob("*.corrupt*")])
     return {
         "directory": str(path),
         "model": _state(model) if model.is_file() else None,
@@ -82,7 +84,8 @@ def require_some_whole(report: dict[str, Any]) -> None:
     """
     states = [*([report["model"]] if report["model"] else []), *report["checkpoints"]]
     if all(state["damage"] for state in states):
-        raise NoValidCheckpoint(report["directory"], [state["damage"] for state in states])
+        earlier = [f"{file}: it was damaged and is set aside." for file in report["set_aside"]]
+        raise NoValidCheckpoint(report["directory"], [*(state["damage"] for state in states), *earlier])
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class CheckpointConfig(Section):
     """Checkpoints while the agent trains, in the run's ``checkpoints``: a run that is killed goes back to the last one.
 
     They are written between rollouts and when training ends. A file that cannot be written is a warning, and is tried
-    again after 1, 2, 4, ... rollouts. However few are kept, the two latest whole ones always stay.
+    again after 1, 2, 4, ..., 64, 64, ... rollouts. However few are kept, the two latest whole ones always stay.
 
     Attributes:
         every: Environment steps from one checkpoint to the next, rounded up to whole rollouts; 0 for none but those of
@@ -176,14 +176,15 @@ class CheckpointConfig(Section):
             else the mean return of the last training episodes. With evaluation, an agent that is the best so far gets
             a checkpoint at once, unless this is 0.
         keep_every: The first at or after each multiple of so many steps stays for ever; None for none.
-        max_failures: Training stops with an error after so many failures in a row.
+        max_failures: Training stops with an error after so many failures in a row, 20 of which take more than 800
+            rollouts.
     """
 
     every: Annotated[int, Field(ge=0), BeforeValidator(whole)] = 20_000
     keep_last: Count = 3
     keep_best: Annotated[int, Field(ge=0), BeforeValidator(whole)] = 1
     keep_every: Count | None = None
-    max_failures: Count = 5
+    max_failures: Count = 20
 
 
 class RuntimeConfig(Section):

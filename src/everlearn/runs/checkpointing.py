@@ -20,6 +20,9 @@ from everlearn.runs.writing import writing
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_PAUSE = 64
+"""Rollouts from one failure to the next try, at most: a disk that has room again is found within these."""
+
 
 def checkpoint_store(directory: RunDirectory, config: CheckpointConfig | None = None) -> CheckpointStore:
     """The store of a run; to write into it, with the rules of its configuration."""
@@ -30,9 +33,9 @@ def checkpoint_store(directory: RunDirectory, config: CheckpointConfig | None = 
 class CheckpointWriter(BaseCallback):
     """Writes the agent with all of its state between rollouts: when it is due, when it is the best, and at the end.
 
-    Row 14 of the failure modes: a checkpoint that cannot be written is a warning and is tried again after 1, 2, 4, ...
-    rollouts; training stops with the error once so many in a row have failed as the configuration says. Row 13: an
-    agent that is not finite is never written.
+    Row 14 of the failure modes: a checkpoint that cannot be written is a warning and is tried again after 1, 2, 4, ...,
+    64, 64, ... rollouts; training stops with the error once so many in a row have failed as the configuration says.
+    Row 13: an agent that is not finite is never written.
 
     Args:
         config: How often.
@@ -111,7 +114,7 @@ class CheckpointWriter(BaseCallback):
         if self._failures >= self._config.max_failures:
             error.add_note(f"This was failure {self._failures} in a row, so training stops (checkpoint.max_failures).")
             raise error
-        self._pause = 2 ** (self._failures - 1) - 1
+        self._pause = min(2 ** (self._failures - 1), _LONGEST_PAUSE) - 1
         rollouts = f"{self._pause + 1} rollouts" if self._pause else "one rollout"
         limit = self._config.max_failures
         self._warn(

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+from everlearn.checkpoint.errors import Mismatch
 from everlearn.checkpoint.foreign import Kind, recognise
 from everlearn.checkpoint.places import source_at
 from everlearn.config import AlgorithmConfig, import_plugins, load_document
@@ -22,6 +23,13 @@ from everlearn.runs.model_files import class_of, existing
 from everlearn.runs.names import algorithms
 
 Target = Literal["everlearn", "sb3"]
+
+_OPTIONS = {"env.id": "--env", "algorithm.name": "--algorithm", "name": "--algorithm"}
+"""What the command calls settings; the others are ``--set``."""
+_OF_ANOTHER = (
+    "If it is of another algorithm or network, name these: --algorithm DistributionalPPO, "
+    "--set policy_kwargs.net_arch=[...] (settings in Python)."
+)
 
 
 def convert(
@@ -44,7 +52,7 @@ def convert(
         config: A YAML file that names environment, algorithm and policy of the new model.
         settings: Dotted key to value, which replaces what ``config`` says.
         trust: Read a zip of Stable-Baselines3 with its own loader, which runs what the file brings along; it needs no
-            environment then.
+            environment then, and nothing but ``algorithm.name`` can be set.
         sha256: What the SHA-256 of ``source`` has to be.
         overwrite: Replace ``out`` if it is there.
 
@@ -52,15 +60,18 @@ def convert(
         The model.
 
     Raises:
-        ConfigError: If ``out`` is there, the configuration is not valid, or there is nothing to convert.
+        ConfigError: If ``out`` is there or is ``source``, the configuration is not valid, an argument has no effect
+            beside another, or there is nothing to convert.
         CheckpointError: If ``source`` is refused, or does not fit the configuration.
         SaveError: If ``out`` cannot be written.
     """
-    target = written_path(out)
+    _require_effect(to, config, settings or {}, trust=trust)
+    target, path = written_path(out), source_at(source)
+    assert isinstance(path, Path)
+    if target.exists() and path.exists() and target.samefile(path):
+        raise ConfigError(f"{target}: this is the file that is to be converted, which stays. Name another file.")
     if target.is_dir() or (target.exists() and not overwrite):
         raise ConfigError(f"{target}: it is there already. Name another file, or add --overwrite (overwrite=True).")
-    path = source_at(source)
-    assert isinstance(path, Path)
     existing(path)
     agent = _read(path, to, config, settings, trust, sha256)
     agent.save(target, format=to)
@@ -70,6 +81,24 @@ def convert(
 def written_path(out: Path) -> Path:
     """Where a model is written that is to be saved as ``out``: the suffix ``.zip`` may be left out."""
     return out if out.suffix else out.with_name(f"{out.name}.zip")
+
+
+def _require_effect(to: Target, config: Path | None, settings: Mapping[str, Any], *, trust: bool) -> None:
+    """Refuse what would be ignored: our files, and those read in full, bring environment and arguments along.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    if to == "everlearn" and not trust:
+        return
+    options = [] if config is None else ["--config"]
+    options += [_OPTIONS.get(key, f"--set {key}") for key in settings]
+    if to == "sb3":
+        beside, idle = "--to sb3", [*options, "--trust"] if trust else options
+    else:
+        beside, idle = "--trust", [option for option in options if option != "--algorithm"]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)}: no effect with {beside}, which takes all from the file. Leave it out.")
 
 
 def _read(
@@ -83,7 +112,7 @@ def _read(
     if ours:
         raise ConfigError(f"{path}: this is a file of everlearn already. Load it as it is, or add --to sb3.")
     if trust:
-        named = load_document(config, {"env.id": "none", **(settings or {})})[0].algorithm
+        named = load_document(None, {"env.id": "none", **(settings or {})})[0].algorithm
         return _algorithm(named).load(path, device="cpu", trust=True, sha256=sha256)
     return _imported(path, config, settings, sha256)
 
@@ -101,7 +130,11 @@ def _imported(path: Path, config: Path | None, settings: Mapping[str, Any] | Non
             arguments = constructor_arguments(algorithm, policy)
             given = {name: arguments[name] for name in arguments.keys() & algorithm.model_fields_set}
             kind = _algorithm(algorithm)
-            return kind.import_weights(path, venv, policy, sha256=sha256, device="cpu", **given)
+            try:
+                return kind.import_weights(path, venv, policy, sha256=sha256, device="cpu", **given)
+            except Mismatch as error:
+                error.add_note(_OF_ANOTHER)
+                raise
 
 
 def _plain(env: EnvConfig) -> EnvConfig:

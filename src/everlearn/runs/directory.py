@@ -99,8 +99,9 @@ class RunDirectory:
         return [file for file in files if file.is_file()]
 
     def foreign(self) -> list[Path]:
-        """What is in the directory besides the lock."""
-        return [path for path in self.path.iterdir() if path.name not in (LOCK, HOLDER)]
+        """What is in the directory besides the lock and unfinished files, which processes that were killed leave."""
+        ours = (LOCK, HOLDER)
+        return [path for path in self.path.iterdir() if path.name not in ours and not path.name.startswith(DRAFT)]
 
 
 @contextmanager
@@ -186,5 +187,12 @@ def _no_run(path: Path) -> ConfigError:
 def _clear(directory: RunDirectory, overwrite: bool) -> None:
     if not overwrite:
         raise _not_empty(directory.path)
+    if not directory.is_run():  # any more: somebody has been here before the lock was ours
+        raise _no_run(directory.path)
     for file in directory.owned():
-        file.unlink()
+        if file != directory.config:
+            file.unlink()
+    for path in (directory.checkpoints, directory.tensorboard):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+    directory.config.unlink()  # last: whoever is killed before has left what is a run still

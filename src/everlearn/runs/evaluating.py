@@ -88,6 +88,11 @@ def evaluate_saved(
         existing(path)
         raise ConfigError(f"{path}: a file has one agent, which is neither. Name a run's directory for its best.")
     directory = run_of(path)
+    if not (directory.model.is_file() or directory.config.is_file()) and any(path.glob("step-*.zip")):
+        raise ConfigError(
+            f"{path}: this is a directory of checkpoints. Name the run above it, {path.resolve().parent}, or one of "
+            "its files with --env ID (env_id in Python)."
+        )
     model = model_file(directory, which) if path.is_dir() else path
     class_of(model)  # before its environment is asked for
     config = load(directory.config) if directory.config.is_file() else None

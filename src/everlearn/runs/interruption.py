@@ -9,7 +9,9 @@ from typing import Any
 
 
 class Interruption:
-    """While entered, the first SIGINT or SIGTERM only sets ``signal``; a second one acts as it always does.
+    """While entered, the first SIGINT or SIGTERM only sets ``signal``; one that comes twice acts as it always does.
+
+    So a SIGTERM soon after a SIGINT, as whoever ends services sends it, does not keep the work from being saved.
 
     Python allows handlers in the main thread only; in another thread this does nothing. A handler that was not
     set from Python could not be put back, so it stays.
@@ -33,13 +35,13 @@ class Interruption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        while self._previous:
+            number, handler = self._previous.popitem()
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        """Another signal may come in between: each step leaves what that needs."""
+        which = signal.Signals(number)
+        self.signal = self.signal or which
+        if which in self._previous:
+            signal.signal(which, self._previous.pop(which))

@@ -13,6 +13,7 @@ from everlearn.checkpoint.errors import (
     NoValidCheckpoint,
     Truncated,
     Unsupported,
+    Untrusted,
 )
 from everlearn.checkpoint.files import set_aside
 from everlearn.checkpoint.store import CheckpointStore
@@ -52,6 +53,10 @@ def model_file(directory: RunDirectory, which: str) -> Path:
         read_archive(existing(directory.model))
     except (Corrupt, Truncated, Unsupported) as error:
         return _instead_of(directory.model, error, store)
+    except Untrusted as error:
+        if whole := [each for each in store.checkpoints() if each.known]:
+            error.add_note(f"The run's newest checkpoint is {whole[-1].path}: name that, or move {error.file} away.")
+        raise
     return directory.model
 
 
@@ -82,13 +87,17 @@ def class_of(model: Path) -> type[PPO]:
 
 
 def existing(model: Path) -> Path:
-    """The path, if there is a file that can be read.
+    """The path, if there is a file that can be read; a pipe could be waited for without end, and is none.
 
     Raises:
         ConfigError: If there is none.
         StateError: If it cannot be read.
     """
     try:
+        if model.is_dir():
+            raise ConfigError(f"{model}: this is a directory. Name a file in it.")
+        if model.exists() and not model.is_file():
+            raise ConfigError(f"{model}: this is a pipe or a device. Name a regular file.")
         with model.open("rb"):
             return model
     except FileNotFoundError as error:
@@ -98,11 +107,12 @@ def existing(model: Path) -> Path:
 
 
 def _best(store: CheckpointStore) -> Path:
+    earlier = _set_aside_in(store.directory)
     try:
         return store.best().checkpoint.path
     except NoValidCheckpoint as error:
-        if error.reasons:
-            raise
+        if error.reasons or earlier:
+            raise NoValidCheckpoint(store.directory, [*error.reasons, *earlier]) from error
         raise ConfigError(
             f"{store.directory}: there is no checkpoint with a score. Train with evaluation: {{every: N}}, or "
             "checkpoint: {every: N} with episodes that end, to have one."
@@ -110,18 +120,19 @@ def _best(store: CheckpointStore) -> Path:
 
 
 def _of_a_run_without_end(directory: RunDirectory, store: CheckpointStore) -> Path:
-    if not directory.config.is_file():
+    aside = sorted(directory.path.glob(f"{directory.model.name}.corrupt*"))
+    if not aside and not directory.config.is_file():
         raise ConfigError(f"{directory.model}: there is no such model. Name a run's directory or a model file.")
+    earlier = [*_set_aside_in(directory.path), *_set_aside_in(store.directory)]
     try:
         checkpoint = store.latest().checkpoint
     except NoValidCheckpoint as error:
-        if error.reasons:
-            raise
+        if error.reasons or earlier:
+            raise NoValidCheckpoint(directory.path, [*error.reasons, *earlier]) from error
         raise ConfigError(
             f"{directory.model}: there is none, and no checkpoint. The run goes on still, or it was killed before the "
             f"first. Train again: everlearn train {directory.config} --out DIR."
         ) from error
-    aside = sorted(directory.path.glob(f"{directory.model.name}.corrupt*"))
     why = f"it was damaged and is kept as {aside[-1]}" if aside else "the run goes on still, or it was killed"
     warnings.warn(
         f"{directory.path} has no model.zip: {why}. Its checkpoint of step {checkpoint.step} is used.", stacklevel=4
@@ -133,17 +144,23 @@ def _instead_of(model: Path, damage: CheckpointError, store: CheckpointStore) ->
     """The newest checkpoint in place of a damaged model, which is set aside; a newer version's is not damaged."""
     if isinstance(damage, Unsupported) and damage.member is not None:
         raise damage
+    earlier = _set_aside_in(store.directory)
     try:
         checkpoint = store.latest().checkpoint
     except NoValidCheckpoint as error:
-        if error.reasons:
-            raise NoValidCheckpoint(model.parent, [str(damage), *error.reasons]) from error
+        if error.reasons or earlier:
+            raise NoValidCheckpoint(model.parent, [str(damage), *error.reasons, *earlier]) from error
         raise damage from error
     warnings.warn(
         f"{damage} {_kept(model)} The checkpoint of step {checkpoint.step} is used.",
         stacklevel=4,
     )
     return checkpoint.path
+
+
+def _set_aside_in(directory: Path) -> list[str]:
+    """What is to be said of files that were found damaged before."""
+    return [f"{path}: it was damaged and is set aside." for path in sorted(directory.glob("*.corrupt*"))]
 
 
 def _kept(model: Path) -> str:
