@@ -201,9 +201,7 @@ def read(directory, name):
     return content
 
 
-def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a_page(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(short=True)
     directory = tmp_path / SHORT_RESULTS
