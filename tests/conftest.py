@@ -29,6 +29,7 @@ def seeded_generators() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    torch.distributions.Distribution.set_default_validate_args(True)  # which torch.compile switches off for good
 
 
 @pytest.fixture
