@@ -228,6 +228,7 @@ def test_the_plug_ins_of_a_configuration_are_imported(tmp_path: Path, monkeypatc
         "env: {id: Poles-v0}\nalgorithm: {policy_kwargs: {net_arch: [8]}}\nplugins: [own_poles]\n"
     )
     converted(SB3, tmp_path / "own.zip", "--config", tmp_path / "run.yaml")
+    assert "Poles-v0" in gymnasium.registry
     del sys.modules["own_poles"], gymnasium.registry["Poles-v0"]
 
 
