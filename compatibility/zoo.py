@@ -113,7 +113,7 @@ def command(folder: Path, environment: dict[str, str], *arguments: str) -> str:
 
 
 def updates(path: Path) -> int:
-    """How many updates a saved model has had; read without unpickling, so that the zoo's classes are not needed."""
+    """How many updates a saved model has had; read from its file, so that the zoo's classes are not needed."""
     with zipfile.ZipFile(path) as archive:
-        count: int = json.loads(archive.read("data"))["_n_updates"]
+        count: int = json.loads(archive.read("counters.json"))["_n_updates"]
     return count
