@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from everlearn import PPO
-from everlearn.ppo.policy import ActorCriticPolicy, Evaluator
+from everlearn import PPO, AdaptiveUPGD, DistributionalPPO
+from everlearn.ppo.evaluator import Evaluator
+from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.values import QuantileHead
 from tests.ppo.policies import ACTOR, CRITICS, KINDS, names_of
 from tests.ppo.updates import minibatch_for, model_of
@@ -131,3 +132,18 @@ def test_a_saved_policy_loads_with_the_same_arguments_and_outputs(case: str, tmp
 def test_the_policies_are_named_as_in_sb3() -> None:
     for name, place in (("MlpPolicy", "cartpole"), ("CnnPolicy", "images"), ("MultiInputPolicy", "dictionaries")):
         assert isinstance(PPO(name, world(place), device="cpu").policy, ActorCriticPolicy)
+
+
+def test_a_policy_makes_its_optimizer_once(monkeypatch) -> None:
+    made: list[int] = []
+    initialise = AdaptiveUPGD.__init__
+
+    def counted(*args: Any, **options: Any) -> None:
+        made.append(1)
+        initialise(*args, **options)
+
+    monkeypatch.setattr(AdaptiveUPGD, "__init__", counted)
+    model = model_of(algorithm=DistributionalPPO)
+    assert made == [1]
+    assert model.policy.optimizer_class is AdaptiveUPGD
+    assert isinstance(model.policy.optimizer, AdaptiveUPGD)

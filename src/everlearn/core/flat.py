@@ -30,10 +30,7 @@ class FlatLayout:
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """One view of ``flat`` per tensor, in its shape."""
-        return [
-            flat[start : start + size].view(shape)
-            for start, size, shape in zip(self.offsets, self.sizes, self.shapes, strict=False)
-        ]
+        return [part.view(shape) for part, shape in zip(flat.split(self.sizes), self.shapes, strict=True)]
 
     def gather_(self, flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         """Copy the tensors into ``flat``, which may have another dtype; returns ``flat``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -128,6 +129,12 @@ class Registry(Generic[T]):
 
 def signature_model(entry: type[Any], supplied: Iterable[str] = ()) -> type[BaseModel]:
     """The pydantic model of a constructor's arguments, without those that the program supplies."""
+    hashable: Any = entry  # which mypy does not know of classes
+    return _signature_model(hashable, frozenset(supplied))
+
+
+@cache
+def _signature_model(entry: type[Any], supplied: frozenset[str]) -> type[BaseModel]:
     hints = typing.get_type_hints(entry.__init__)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(entry).parameters.values():

@@ -93,9 +93,13 @@ class Shelf:
         self._positions: tuple[tuple[int, ...], Tensor] | None = None
         self._spans: dict[tuple[bool, ...], list[Span]] = {}
         if saved is not None:
-            for state, values in zip(self.states(), saved, strict=True):
-                for name, tensor in state.items():
-                    tensor.copy_(torch.as_tensor(values[name]))
+            self.fill(saved)
+
+    def fill(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Take over saved states, one per parameter."""
+        for state, values in zip(self.states(), saved, strict=True):
+            for name, tensor in state.items():
+                tensor.copy_(torch.as_tensor(values[name]))
 
     def states(self) -> list[dict[str, Tensor]]:
         """The state of every parameter, as views: step counter, running weights, averages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Literal, overload
 
 import torch
@@ -139,8 +140,12 @@ class UtilityOptimizer(torch.optim.Optimizer):
         for index, param in zip(saved_ids, params, strict=True):
             self._check_saved(state_dict["state"].get(index, {}), index, param)
         noise = restored_stream(state_dict.get("noise", {}))
+        self._follow_moved_parameters()
         super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
-        self._shelve_all({p: state_dict["state"][index] for index, p in zip(saved_ids, params, strict=True)})
+        saved = {p: state_dict["state"][index] for index, p in zip(saved_ids, params, strict=True)}
+        for shelf in chain(*self._shelves):
+            shelf.fill([saved[param] for param in shelf.params])
+            self.state.update(zip(shelf.params, shelf.states(), strict=True))
         self._noise = noise
 
     def _check_saved_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:

@@ -85,15 +85,14 @@ class Blueprint(Generic[Model]):
 
     def _set_up(self, model: Model) -> None:
         """Build the networks; orthogonal weights, which take a while to compute, would be overwritten."""
-        known = policies.name_of(model.policy_class) is not None
-        if not known or "ortho_init" in model.policy_kwargs:
+        if policies.name_of(model.policy_class) is None:
             model._setup_model()
             return
         given = model.policy_kwargs
         model.policy_kwargs = {**given, "ortho_init": False}
         model._setup_model()
         model.policy_kwargs = given
-        model.policy.ortho_init = True
+        model.policy.ortho_init = bool(given.get("ortho_init", True))
 
     def _arguments(self) -> dict[str, Any]:
         """The constructor's arguments: the file's, replaced by custom objects and by what is given."""

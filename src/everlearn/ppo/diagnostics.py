@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.optim.utility_optimizer import UtilityOptimizer
-from everlearn.ppo.policy import Evaluator
+from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import Minibatch
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from stable_baselines3.common.save_util import recursive_getattr
 
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.codec import JSON, members_of
@@ -19,14 +20,6 @@ from everlearn.core.errors import ArgumentError, suggestion
 from everlearn.core.stateful import Role
 from everlearn.environments.space_state import space_state
 from everlearn.ppo.hyperparameters import SCHEDULED
-from everlearn.ppo.optimizer_state import state_by_name
-from everlearn.ppo.policy import unwrapped
-from everlearn.ppo.schedules import schedule_data
-from everlearn.ppo.vocabulary import described, opaque
-
-if TYPE_CHECKING:
-    from everlearn.ppo.persistence import PersistentLearner
-
 from everlearn.ppo.model_file import (
     ATTRIBUTES,
     CONFIG,
@@ -37,6 +30,11 @@ from everlearn.ppo.model_file import (
     RUNTIME_ARGUMENTS,
     SPACES,
 )
+from everlearn.ppo.optimizer_state import state_by_name
+from everlearn.ppo.persistence import PersistentLearner, require_finite_state
+from everlearn.ppo.policy import unwrapped
+from everlearn.ppo.schedules import schedule_data
+from everlearn.ppo.vocabulary import described, opaque
 
 
 def contents(
@@ -50,6 +48,7 @@ def contents(
         left_out: Arguments to leave to their defaults.
 
     Raises:
+        NonFiniteError: If something learned, or a statistic, is not finite.
         StateError: If a state has something in it that no file can hold.
     """
     left_out = set(left_out) - {"policy"}  # SB3 leaves out an attribute of that name, which is not the argument
@@ -68,14 +67,19 @@ def contents(
 
 
 def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
-    """The states of the parts that have one of some roles, as files hold them."""
-    tree = model.state_tree().subset(roles)
-    parts = {name: tree[name].state_dict() for name in tree}
-    policy = unwrapped(model.policy)
-    parts |= {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
-    parts |= {name: state for name, state in model.get_parameters().items() if name not in parts}  # a subclass's
+    """The states of the parts that have one of some roles, as files hold them; each is taken out once.
+
+    Raises:
+        NonFiniteError: If something learned, or a statistic, is not finite.
+    """
+    policy, tree = unwrapped(model.policy), model.state_tree().subset({*roles, Role.LEARNED})
+    learned = {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
+    further = [name for name in model._get_torch_save_params()[0] if name not in learned]  # a subclass's among them
+    learned |= {name: unwrapped(recursive_getattr(model, name)).state_dict() for name in further}
     normaliser = model.normaliser_state
-    return parts if normaliser is None else {**parts, "normaliser": normaliser}
+    learned |= {} if normaliser is None else {"normaliser": normaliser}
+    require_finite_state(learned)
+    return learned | {name: tree[name].state_dict() for name in tree if name not in learned}
 
 
 def configuration(model: PersistentLearner) -> dict[str, Any]:
@@ -89,7 +93,8 @@ def configuration(model: PersistentLearner) -> dict[str, Any]:
     return {**arguments, "switched_off": list(model.switched_off)}
 
 
-def constructor_arguments(kind: type[PersistentLearner]) -> list[str]:
+@cache
+def constructor_arguments(kind: type[PersistentLearner]) -> tuple[str, ...]:
     """The names of a class's arguments, those of its bases included, without those of the moment."""
     names: dict[str, None] = {}
     for base in kind.__mro__:
@@ -98,7 +103,7 @@ def constructor_arguments(kind: type[PersistentLearner]) -> list[str]:
             names |= dict.fromkeys(each.name for each in parameters if each.kind not in _VARIADIC)
             if not any(each.kind in _VARIADIC for each in parameters):
                 break
-    return [name for name in names if name not in ("self", *RUNTIME_ARGUMENTS)]
+    return tuple(name for name in names if name not in ("self", *RUNTIME_ARGUMENTS))
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from everlearn.checkpoint.errors import TooLarge
@@ -41,6 +40,13 @@ _SIZES: dict[Callable[..., Any], Callable[..., float]] = {
     torch.ops.aten.eye.default: lambda n, *_: n * n,
 }
 """How many elements each way of making a tensor asks for."""
+_FILLS = (
+    torch.ops.aten.uniform_.default,
+    torch.ops.aten.normal_.default,
+    torch.ops.aten.fill_.Scalar,
+    torch.ops.aten.zero_.default,
+)
+"""What ``torch.nn.init`` fills parameters with."""
 
 
 @contextmanager
@@ -58,15 +64,16 @@ def frugal(weights: Mapping[str, Tensor], file: object, network: float = 1.0, *c
     """
     elements = sum(tensor.numel() for tensor in weights.values())
     known = all(kind.__module__.partition(".")[0] in _KNOWN for kind in classes)
-    with _Allowance(elements, len(weights), file, network), _LeftUninitialised() if known else nullcontext():
+    with _Building(elements, len(weights), file, network, initialised=not known):
         yield
 
 
-class _Allowance(TorchDispatchMode):
-    """Refuses tensors beyond an allowance, before they are made."""
+class _Building(TorchDispatchMode):
+    """Refuses tensors beyond an allowance, before they are made, and may leave parameters as memory has them."""
 
-    def __init__(self, elements: int, tensors: int, file: object, network: float) -> None:
+    def __init__(self, elements: int, tensors: int, file: object, network: float, initialised: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._skipped = () if initialised else _FILLS
         self._elements, self._file = elements, file
         self._left: float = network * (_SHARE * elements + _SLACK)
         self._calls: float = network * (_CALLS[0] * tensors + _CALLS[1])
@@ -74,6 +81,8 @@ class _Allowance(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func in self._skipped and isinstance(args[0], nn.Parameter):
+            return args[0]
         if func in _SIZES:
             self._left -= _SIZES[func](*args)
             self._calls -= 1
@@ -85,20 +94,6 @@ class _Allowance(TorchDispatchMode):
                 "config.json",
             )
         return func(*args, **(kwargs or {}))
-
-
-class _LeftUninitialised(TorchFunctionMode):
-    """Leaves parameters as memory has them, where ``torch.nn.init`` would fill them."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        arguments = dict(kwargs or {})
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            tensor = arguments.get("tensor", *args[:1]) if args or "tensor" in arguments else None
-            if isinstance(tensor, nn.Parameter):
-                return tensor
-        return func(*args, **arguments)
 
 
 def require_small_buffer(spaces_of: Iterable[spaces.Space[Any]], samples: int, file: object, limits: Limits) -> None:

@@ -17,8 +17,9 @@ from everlearn.core.metrics import RunningMeans
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
 from everlearn.ppo.divergence import DivergenceGuard
+from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.kl import KLControl
-from everlearn.ppo.policy import Evaluator, parameters_by_part
+from everlearn.ppo.policy import parameters_by_part
 from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour, rollout_kl
 from everlearn.ppo.update import Coefficients, EagerRunner
 

@@ -17,7 +17,7 @@ from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, require_fit
 from everlearn.ppo.options import OptimizerOptions
 from everlearn.ppo.persistence import PersistentLearner
-from everlearn.ppo.state import SWITCHES, HyperparameterState, is_opaque
+from everlearn.ppo.state import SWITCHES, HyperparameterState, is_opaque, learned_parts
 
 
 def loaded(blueprint: Blueprint[Model]) -> Model:
@@ -52,7 +52,7 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
     with refused(file.archive.file, ", ".join(MEMBER_OF.get(part, part) for part in learned)):
         # A part that a given argument has switched on begins anew.
         new = {part for part, name in SWITCHES.items() if name in blueprint.given and part not in learned}
-        wanted = {part: state for part, state in model.get_parameters().items() if part in new} | learned
+        wanted = {part: state.state_dict() for part, state in learned_parts(model).items() if part in new} | learned
         model.take_parameters(wanted, exact_match=True, device=blueprint.device)
     present = model.get_parameters()
     for part, saved in learned.items():
@@ -110,7 +110,8 @@ def _put_in_force(model: PersistentLearner, given: Mapping[str, Any]) -> None:
 def _warn_of_other_arguments(model: PersistentLearner, blueprint: Blueprint[Any], replaced: Mapping[str, Any]) -> None:
     """Say it where a user's subclass has made something else of its own arguments than it was saved with."""
     found, saved = configuration(model), blueprint.file.config()
-    for name in set(constructor_arguments(blueprint.kind)) - set(constructor_arguments(blueprint.constructor)):
+    theirs, ours = (set(constructor_arguments(kind)) for kind in (type(model), blueprint.constructor))
+    for name in theirs - ours:
         if name in saved and name not in replaced and found.get(name) != saved[name]:
             warnings.warn(
                 f"{blueprint.file.archive.file} has {name}={saved[name]!r}; the loaded {type(model).__name__} makes "

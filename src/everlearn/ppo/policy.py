@@ -17,17 +17,9 @@ from torch import Tensor, nn
 from everlearn.checkpoint.places import Place
 from everlearn.core.errors import ArgumentError
 from everlearn.optim.utility_optimizer import UtilityOptimizer
-from everlearn.values import (
-    CriticEnsemble,
-    ReturnScale,
-    ScalarHead,
-    ValueDistribution,
-    ValueHead,
-    heads,
-    reductions,
-)
+from everlearn.values import CriticEnsemble, ReturnScale, ScalarHead, ValueDistribution, ValueHead, heads, reductions
 from everlearn.values.clipping import clipped_prediction_loss, clipped_value_loss
-from everlearn.values.reduction import MeanReduction, Reduction
+from everlearn.values.reduction import Reduction
 
 HeadSpec = str | Mapping[str, Any] | ValueHead
 ReductionSpec = str | Mapping[str, Any] | Reduction
@@ -127,7 +119,9 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
     # --- construction ---------------------------------------------------------------------------------------------
 
     def _build(self, lr_schedule: Schedule) -> None:
+        kind, self.optimizer_class = self.optimizer_class, _NoOptimizer  # SB3's would lack what is built below
         super()._build(lr_schedule)
+        self.optimizer_class = kind
         arguments = self._critic_arguments
         head = heads.build(arguments["value_head"])
         self.return_scale = ReturnScale() if arguments["normalize_returns"] else None
@@ -252,6 +246,13 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         return [self.value_net, *(critic.value_net for critic in self.critics)]  # type: ignore[list-item]
 
 
+class _NoOptimizer(torch.optim.Optimizer):
+    """Stands where SB3 makes an optimizer that would be replaced at once: of large networks that costs time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take anything, and do nothing with it."""
+
+
 class ActorCriticCnnPolicy(ActorCriticPolicy, sb3.ActorCriticCnnPolicy):
     """The same for images: SB3's ``CnnPolicy``."""
 
@@ -272,28 +273,3 @@ def parameters_by_part(policy: sb3.ActorCriticPolicy) -> list[dict[str, Any]]:
         label = policy.part_of(name) if isinstance(policy, ActorCriticPolicy) else "policy"
         parts.setdefault(label, []).append((name, parameter))
     return [{"params": named, "label": label} for label, named in parts.items()]
-
-
-class Evaluator(nn.Module):
-    """One call for any policy: an ensemble of ours, or the scalar value of an SB3 ``ActorCriticPolicy`` of the user.
-
-    Args:
-        policy: The policy; the evaluator owns no parameters of its own.
-    """
-
-    ensemble: CriticEnsemble
-
-    def __init__(self, policy: sb3.ActorCriticPolicy) -> None:
-        super().__init__()
-        self.policy: sb3.ActorCriticPolicy = unwrapped(policy)
-        if isinstance(self.policy, ActorCriticPolicy):
-            self.ensemble = self.policy.ensemble
-        else:
-            self.ensemble = CriticEnsemble(ScalarHead(), MeanReduction(), value_clipping=clipped_prediction_loss)
-
-    def forward(self, observations: PyTorchObs, actions: Tensor) -> Evaluation:
-        """The evaluation of a batch."""
-        if isinstance(self.policy, ActorCriticPolicy):
-            return self.policy.evaluate(observations, actions)
-        values, log_prob, entropy = self.policy.evaluate_actions(observations, actions)
-        return Evaluation(log_prob, entropy, self.ensemble.distributions([values.reshape(-1, 1)]))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from everlearn.core.finite import require_finite
 from everlearn.ppo.action_kl import action_parameters
-from everlearn.ppo.policy import Evaluator
+from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.update import Minibatch, mean_kl, rows
 
 CHUNK = 4096

@@ -83,7 +83,6 @@ class SavedLearner(PersistentLearner):
             NonFiniteError: If a parameter or a statistic is not finite.
             StateError: If a part's state has an object in it, which no file could give back.
         """
-        require_finite_state({**self.get_parameters(), "normaliser": self.normaliser_state})
         return contents(self, frozenset(roles), frozenset(left_out))
 
     def _warn_of_functions(self, left_out: Collection[str]) -> None:

@@ -23,7 +23,8 @@ from everlearn.gradients import VarianceGradientScaler, clip_by_global_norm_
 from everlearn.gradients.functional import FunctionalScaler
 from everlearn.optim.functional import FunctionalOptimizer, States, Tensors
 from everlearn.ppo.action_kl import action_kl
-from everlearn.ppo.policy import Evaluation, Evaluator
+from everlearn.ppo.evaluator import Evaluator
+from everlearn.ppo.policy import Evaluation
 from everlearn.values import CriticEnsemble
 
 Scalar = float | Tensor
