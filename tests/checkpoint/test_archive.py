@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from everlearn.checkpoint import layout, strict_json
 from everlearn.checkpoint.archive import MANIFEST, content_id, pack, read_archive, read_manifest
 from everlearn.checkpoint.errors import CheckpointError, Corrupt, TooLarge, Truncated, Unsupported, Untrusted
+from everlearn.checkpoint.files import NotAFile
+from everlearn.checkpoint.foreign import recognise
 from everlearn.checkpoint.limits import Limits
 from everlearn.core.errors import ArgumentError
 from tests.checkpoint.failing import open_descriptors
@@ -431,12 +433,12 @@ def test_another_file_is_refused(content: bytes) -> None:
         read(content)
 
 
-@pytest.mark.parametrize("read_file", [read_archive, read_manifest])
+@pytest.mark.parametrize("read_file", [read_archive, read_manifest, recognise])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, read_file: Callable[[Path], object]) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "x.zip")
-    with pytest.raises(Unsupported, match="a device or a pipe"):
+    with pytest.raises(NotAFile, match="this is a pipe or a device"):
         read_file(tmp_path / "x.zip")
 
 

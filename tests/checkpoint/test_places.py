@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from everlearn.checkpoint.places import source_at, write_to
+from everlearn.checkpoint.errors import SaveError
+from everlearn.checkpoint.places import source_at, write_to, written_path
+from everlearn.core.errors import ArgumentError
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,38 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_to(tmp_path / "model", [b"a"])
     assert (tmp_path / "model.zip").is_symlink()
     assert (tmp_path / "real.zip").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("place", ["", ".", "..", "/", "a/.."])
+def test_a_directory_without_a_name_of_its_own_gets_no_suffix_and_no_neighbour(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file ``..zip`` would be found by nobody."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert written_path(Path(place)) == Path(place)
+    with pytest.raises(ArgumentError, match="is a folder, and a file needs a name"):
+        write_to(place, [b"a"])
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 252, "a" * 300 + "/model"])
+def test_a_name_that_is_too_long_is_told_as_every_failure_to_write(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match=os.strerror(errno.ENAMETOOLONG)):
+        write_to(tmp_path / name, [b"a"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_no_file_to_read(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a" * 252):
+        assert source_at(tmp_path / name) == tmp_path / name
+
+
+def test_links_in_a_circle_are_told_and_stay(tmp_path: Path) -> None:
+    loop, other = tmp_path / "loop.zip", tmp_path / "other.zip"
+    loop.symlink_to(other)
+    other.symlink_to(loop)
+    with pytest.raises(SaveError, match=os.strerror(errno.ELOOP)):
+        write_to(tmp_path / "loop", [b"a"])
+    assert loop.is_symlink()
+    assert other.is_symlink()

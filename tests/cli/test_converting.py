@@ -1,7 +1,9 @@
 """``everlearn convert``: models of other systems into ours and back, with nothing of theirs executed unasked."""
 
+import errno
 import hashlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,7 +24,7 @@ DATA = Path(__file__).parents[1] / "data"
 SB3, V1, V2 = DATA / "sb3" / "ppo.zip", DATA / "v1" / "bare.pth", DATA / "v2" / "complete.pth"
 SMALL = ("--set", "policy_kwargs={net_arch: [8]}")
 CARTPOLE = ("--env", "CartPole-v1", *SMALL)
-pytestmark = pytest.mark.filterwarnings("ignore:.*imported; this was left")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(imported|loaded); this was left")
 
 
 def everlearn(*arguments: object) -> Result:
@@ -238,3 +240,22 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 gymnasium.register("Poles-v0", CartPoleEnv, max_episode_steps=20)
 """
+
+
+@pytest.mark.parametrize("out", ["", ".", ".."])
+def test_a_directory_is_no_name_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ((), ("--overwrite",)):
+        result = everlearn("convert", SB3, out, "--trust", *options)
+        assert result.exit_code == 2, result.output
+        assert f"error: {Path(out)}: this is a directory. Name a file in it." in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("source", "out", "code"), [("a" * 300, "own", 3), (SB3, "a" * 300, 1)])
+def test_a_name_that_is_too_long_is_a_message(tmp_path: Path, source: str | Path, out: str, code: int) -> None:
+    result = everlearn("convert", tmp_path / source, tmp_path / out, "--trust")
+    assert result.exit_code == code, result.output
+    assert f"({os.strerror(errno.ENAMETOOLONG)})" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """``everlearn inspect``: what it says of files and runs, and that it runs nothing of theirs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -224,3 +225,23 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     result = everlearn("inspect", tmp_path / "pipe.zip")
     assert result.exit_code == 2
     assert "pipe.zip: this is a pipe or a device. Name a regular file." in result.stderr
+
+
+def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a" * 300 + "/model.zip"):
+        result = everlearn("inspect", tmp_path / name)
+        assert result.exit_code == 2, result.output
+        assert f"it cannot be read ({os.strerror(errno.ENAMETOOLONG)}). Name a file or a run." in result.stderr
+
+
+def test_the_suffix_may_be_left_out(saved: tuple[PPO, Path]) -> None:
+    assert inspected(saved[1].with_suffix("")) == inspected(saved[1])
+
+
+def test_a_heading_stands_only_over_something(saved: tuple[PPO, Path], tmp_path: Path) -> None:
+    """A normaliser has no arguments."""
+    (tmp_path / "bare.zip").write_bytes(b"".join(pack({"a.json": b"{}"}, {"kind": "normaliser"})))
+    shown = everlearn("inspect", tmp_path / "bare.zip").stdout
+    assert "hyper-parameters" not in shown
+    assert "members, verified" in shown
+    assert "hyper-parameters" in everlearn("inspect", saved[1]).stdout

@@ -36,25 +36,28 @@ SMALL = {"w": torch.zeros(4)}
 )
 def test_row_7_whatever_makes_a_huge_tensor_is_refused_before_it_is_made(make: object) -> None:
     """Row 7 of the failure modes."""
-    with pytest.raises(TooLarge, match=r"a\.zip, config\.json: .* far beyond the 4 weights"), frugal(SMALL, "a.zip"):
+    with (
+        pytest.raises(TooLarge, match=r"a\.zip, config\.json: .* far beyond the 4 weights"),
+        frugal(SMALL, "a.zip", 1.0, nn.Linear, {}),
+    ):
         make()  # type: ignore[operator]
 
 
 def test_row_7_a_million_small_tensors_are_refused_too() -> None:
     """Row 7 of the failure modes."""
-    with pytest.raises(TooLarge), frugal(SMALL, "a.zip"):
+    with pytest.raises(TooLarge), frugal(SMALL, "a.zip", 1.0, nn.Linear, {}):
         for _ in range(10**6):
             nn.Linear(1, 1)
 
 
 def test_the_allowance_grows_with_the_weights() -> None:
-    with frugal({"w": torch.zeros(300_000)}, "a.zip"):
+    with frugal({"w": torch.zeros(300_000)}, "a.zip", 1.0, nn.Linear, {}):
         assert torch.zeros(10_000_000).numel() == 10_000_000
 
 
 def test_parameters_are_not_initialised_and_other_tensors_are() -> None:
     state = torch.get_rng_state()
-    with frugal(SMALL, "a.zip"):
+    with frugal(SMALL, "a.zip", 1.0, nn.Linear, {}):
         layer = nn.Linear(30, 30)
         nn.init.normal_(layer.weight)
         assert torch.equal(torch.get_rng_state(), state)

@@ -3,10 +3,13 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +342,28 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
         imported(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("door", [lambda path: imported(path), lambda path: trusted(path)], ids=["import", "trust"])
+def test_a_pipe_is_refused_before_it_is_opened(door: Callable[[Path], object], tmp_path: Path) -> None:
+    """Opening it would wait for somebody to write; here somebody does, so that it would only be read."""
+    os.mkfifo(tmp_path / "pipe.zip")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe.zip").write_bytes(b""), daemon=True)
+    writer.start()
+    with pytest.raises(Unsupported, match=r"pipe\.zip: this is a pipe or a device\. Name a regular file\."):
+        door(tmp_path / "pipe.zip")
+    assert writer.is_alive()
+    (tmp_path / "pipe.zip").read_bytes()
+    writer.join()
+
+
+def test_a_file_of_ours_is_none_to_import_and_says_what_reads_it() -> None:
+    file = io.BytesIO()
+    model_of("cartpole").save(file)
+    remedy = r"Use PPO\.load\(file, env\) for the whole model, or model\.set_parameters\(file\)"
+    with pytest.raises(Unsupported, match=f"this is a model file of everlearn, and nothing to be imported. {remedy}"):
+        imported(file)
+
+
 def test_an_environment_is_needed() -> None:
     with pytest.raises(ArgumentError, match="needs the environment"):
         import_weights(PPO, SB3_ZIP, None, **NET)
@@ -537,12 +562,16 @@ def test_policies_of_the_earlier_system_are_a_mismatch_that_names_theirs() -> No
 # --- trust ------------------------------------------------------------------------------------------------------------
 
 
+ONLY_NO_NORMALISER = r"ignore:.*was loaded; this was left.\s+normaliser. such files have none"
+
+
 def trusted(path: Any = SB3_ZIP, kind: type[PPO] = PPO, env: Any = None, **arguments: Any) -> PPO:
     if isinstance(path, Path):
         return load_trusted(kind, path, env, device="cpu", **arguments)
     return load_trusted(kind, io.BytesIO(path), env, device="cpu", **arguments)
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_trust_gives_the_whole_model() -> None:
     theirs = stable_baselines3.PPO.load(SB3_ZIP, world("cartpole"), device="cpu")
     ours = trusted(env=world("cartpole"))
@@ -556,6 +585,7 @@ def test_trust_gives_the_whole_model() -> None:
     assert_identical(ours.policy.state_dict(), dict(theirs.policy.state_dict()))
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_trust_brings_schedules_and_needs_no_environment(tmp_path: Path) -> None:
     theirs = stable_baselines3.PPO(
         "MlpPolicy",
@@ -578,16 +608,19 @@ def test_trust_brings_schedules_and_needs_no_environment(tmp_path: Path) -> None
     ours.learn(16)
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_trust_leaves_the_callers_generators_alone(untouched_generators: None) -> None:
     trusted()
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_arguments_hold_over_those_of_a_trusted_file() -> None:
     model = trusted(env=world("cartpole"), gamma=0.5, variance_gradient_scaling=True)
     assert (model.gamma, model.n_epochs) == (0.5, 2)
     assert model.variance_gradient_scaler is not None
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_a_kl_control_of_the_caller_holds_over_a_trusted_files_target() -> None:
     model = trusted(sb3_zip(sb3_data(target_kl=0.02)), env=world("cartpole"), kl_penalty=True)
     assert model.target_kl is None
@@ -599,6 +632,15 @@ def test_trust_gives_the_actor_to_another_kind_of_critics() -> None:
     with pytest.warns(UserWarning, match="critics: the file's are of another kind"):
         model = trusted(kind=DistributionalPPO, env=world("cartpole"))
     assert model.predict(OBSERVATIONS.numpy(), deterministic=True)[0].tolist() == EXPECTED["actions"]
+
+
+def test_row_36_a_missing_normaliser_of_a_trusted_file_is_told_unless_the_environment_has_one() -> None:
+    for env in (None, world("cartpole")):
+        with pytest.warns(UserWarning, match=r"was loaded; this was left:\n  normaliser: such files have none"):
+            trusted(env=env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trusted(env=Normaliser(world("cartpole")))
 
 
 def test_trust_is_never_taken_without_being_given() -> None:
@@ -614,6 +656,7 @@ def test_only_trust_runs_what_a_file_brings_along() -> None:
     assert payload_ran()
 
 
+@pytest.mark.filterwarnings(ONLY_NO_NORMALISER)
 def test_a_trusted_file_may_be_pinned_and_limited() -> None:
     content = sb3_zip(sb3_data(unknown=pickled_value()))
     with pytest.raises(Untrusted, match="another file than was asked for"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecExtractDictObs, VecFrame
 from everlearn import PPO
 from everlearn.checkpoint.archive import pack
 from everlearn.checkpoint.codec import members_of
-from everlearn.checkpoint.errors import CheckpointError, NonFinite
+from everlearn.checkpoint.errors import CheckpointError, Mismatch, NonFinite, TooLarge, Untrusted
+from everlearn.checkpoint.limits import Limits
 from everlearn.core.digest import digest
-from everlearn.core.errors import StateError
+from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.environments.normaliser import Normaliser
 from tests.carrying import through_a_pipe
 from tests.ppo.files import file_of, rewritten
@@ -77,7 +79,7 @@ def test_a_model_is_loaded_with_an_environment_that_has_its_normaliser_inside() 
 )
 def test_a_plain_environment_that_the_statistics_do_not_fit_is_refused(wrapped: Any, plain: Any) -> None:
     model = trained(wrapped())
-    with pytest.raises(StateError, match="give the environment wrapped in the same way"):
+    with pytest.raises(Mismatch, match=r"normaliser\.json: .*give the environment wrapped in the same way"):
         loaded(model, plain())
     again = loaded(model)
     with pytest.raises(StateError, match="give the environment wrapped in the same way"):
@@ -174,3 +176,47 @@ def test_statistics_that_are_not_finite_are_refused(part: str) -> None:
     content = b"".join(pack({**members, **members_of("normaliser", state)}, about))
     with pytest.raises(NonFinite, match="finite"):
         PPO.load(io.BytesIO(content), device="cpu")
+
+
+@pytest.mark.parametrize("kind", [VecNormalize, Normaliser])
+def test_settings_of_numpy_and_switches_of_0_and_1_are_saved_as_plain_ones(kind: type[VecNormalize]) -> None:
+    settings = {"gamma": np.float64(0.9), "clip_obs": np.float32(5), "clip_reward": np.int64(3), "norm_reward": 1}
+    env = kind(world("pendulum"), norm_obs=np.bool_(True), epsilon=np.float32(0.25), **settings)
+    again = loaded(trained(env))
+    assert again.normaliser_state["settings"] == {
+        **{"norm_obs": True, "norm_reward": True, "gamma": 0.9, "clip_obs": 5.0, "clip_reward": 3, "epsilon": 0.25},
+        "norm_obs_keys": None,
+    }
+    assert all(type(value) in (bool, int, float, type(None)) for value in again.normaliser_state["settings"].values())
+
+
+def test_a_setting_that_no_reader_would_take_is_not_written() -> None:
+    env = Normaliser(world("pendulum"))
+    model = trained(env)
+    env.clip_obs = "a"
+    with pytest.raises(StateError, match="clip_obs is 'a', which is no number"):
+        file_of(model)
+    with pytest.raises(StateError, match="clip_obs is 'a', which is no number"):
+        env.save(io.BytesIO())
+    env.clip_obs = 10.0
+    env.obs_rms.mean[0] = np.nan
+    with pytest.raises(NonFiniteError, match="mean of '' is not finite"):
+        env.save(io.BytesIO())
+
+
+def test_a_normaliser_may_be_pinned_and_limited() -> None:
+    env = Normaliser(world("pendulum"))
+    env.save(stream := io.BytesIO())
+    pinned = Normaliser.load(stream, world("pendulum"), sha256=hashlib.sha256(stream.getvalue()).hexdigest())
+    assert digest(pinned.state_dict()) == digest(env.state_dict())
+    with pytest.raises(Untrusted):
+        Normaliser.load(stream, world("pendulum"), sha256="0" * 64)
+    with pytest.raises(TooLarge):
+        Normaliser.load(stream, world("pendulum"), limits=Limits(file_bytes=100))
+
+
+def test_an_environment_of_images_that_are_reordered_says_what_to_wrap_it_in() -> None:
+    model = PPO("MlpPolicy", VecNormalize(world("images")), n_steps=8, batch_size=8, n_epochs=1, device="cpu")
+    with pytest.raises(Mismatch, match=r"give VecNormalize\(env\)"):
+        loaded(model, world("images"))
+    assert loaded(model, VecNormalize(world("images"))).get_vec_normalize_env() is not None

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -179,3 +180,10 @@ def test_what_is_no_run_any_more_once_the_lock_is_held_is_left_alone(
     with pytest.raises(ConfigError, match="holds other files and no run"):
         claimed(tmp_path, overwrite=True)
     assert files(tmp_path) == {"model.zip"}
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/run"])
+def test_a_name_that_is_too_long_is_a_directory_that_cannot_be_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"the directory cannot be made \({os.strerror(errno.ENAMETOOLONG)}\)"):
+        claimed(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -106,3 +106,8 @@ def test_a_directory_of_checkpoints_names_the_run_above(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"this is a directory of checkpoints\. Name the run above it, ") as error:
         evaluate_saved(run.directory.checkpoints)
     assert f"{run.path.resolve()}, or one of its files with --env ID" in str(error.value)
+
+
+def test_the_suffix_of_a_model_file_may_be_left_out(run: Run) -> None:
+    for file in (run.directory.model, *run.directory.checkpoints.iterdir()):
+        assert evaluate_saved(file.with_suffix(""), episodes=1, seed=1) == evaluate_saved(file, episodes=1, seed=1)

@@ -1,5 +1,6 @@
 """Model files that are damaged, missing, or of a run that was killed."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -246,4 +247,17 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     ]
     for use in uses:
         with pytest.raises(ConfigError, match=r"pipe\.zip: this is a pipe or a device. Name a regular file."):
+            use()
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/model.zip"])
+def test_a_name_that_is_too_long_is_told_by_all_that_read_models(name: str, tmp_path: Path) -> None:
+    uses: list[Callable[[], object]] = [
+        lambda: loaded_agent(tmp_path / name, "cpu"),
+        lambda: evaluate_saved(tmp_path / name, env_id="CartPole-v1"),
+        lambda: evaluate_saved(tmp_path / name, which="best"),
+        lambda: convert(tmp_path / name, tmp_path / "out.zip", settings={"env.id": "CartPole-v1"}),
+    ]
+    for use in uses:
+        with pytest.raises(StateError, match=rf"it cannot be read \({os.strerror(errno.ENAMETOOLONG)}\)"):
             use()

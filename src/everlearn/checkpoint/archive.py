@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from everlearn.checkpoint import layout, strict_json
 from everlearn.checkpoint.errors import CheckpointError, Corrupt, TooLarge, Unsupported, Untrusted
-from everlearn.checkpoint.files import Buffer
+from everlearn.checkpoint.files import Buffer, open_file
 from everlearn.checkpoint.foreign import refusal
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.core.errors import ArgumentError
@@ -127,17 +127,9 @@ def read_archive(source: Path | io.BufferedIOBase, *, limits: Limits = LIMITS, s
     """
     file = str(source) if isinstance(source, Path) else str(getattr(source, "name", "the open file"))
     if isinstance(source, Path):
-        _require_file(source)
-        with source.open("rb") as opened:
+        with open_file(source) as opened:
             return _read(opened, file, limits, sha256)
     return _read(source, file, limits, sha256)
-
-
-def _require_file(path: Path) -> None:
-    if path.is_dir():
-        raise Unsupported(path, "this is a directory.", "Name a file in it.")
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise Unsupported(path, "this is a device or a pipe.", "Name a file.")
 
 
 def read_manifest(path: Path, *, limits: Limits = LIMITS) -> dict[str, Any]:
@@ -147,8 +139,7 @@ def read_manifest(path: Path, *, limits: Limits = LIMITS) -> dict[str, Any]:
         CheckpointError: If the manifest is damaged or none of ours.
     """
     file = str(path)
-    _require_file(path)
-    with path.open("rb") as opened:
+    with open_file(path) as opened:
         head = memoryview(opened.read(layout.BEGINNING))
         if not layout.is_ours(head):
             raise Unsupported(file, "it does not begin as a file of everlearn.", "Name one that everlearn has written.")

@@ -99,5 +99,5 @@ class SaveError(EverlearnError):
         self.file, self.reason = file, reason
         super().__init__(
             f"{file}: it cannot be written ({reason}); what was there before is untouched. "
-            "See to free space and to the permissions of its directory."
+            "See to its name, to free space, and to the permissions of its directory."
         )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +19,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from everlearn.checkpoint.errors import SaveError
-from everlearn.core.errors import EverlearnError
+from everlearn.checkpoint.errors import SaveError, Unsupported
+from everlearn.core.errors import ConfigError, EverlearnError
 
 Buffer = bytes | bytearray | memoryview
 Hook = Callable[[str, Path], int | None]
@@ -50,6 +52,10 @@ class NotDurable(SaveError):  # noqa: N818 - the family's names are the words fo
         )
 
 
+class NotAFile(Unsupported, ConfigError):  # noqa: N818
+    """What is there is a directory, a pipe or a device: whoever named it meant another path."""
+
+
 @contextmanager
 def observed(hook: Hook) -> Iterator[None]:
     """Inside, every operation passes ``hook`` first."""
@@ -64,6 +70,37 @@ def observed(hook: Hook) -> Iterator[None]:
 def operation(name: str, path: Path) -> int | None:
     """Say that an operation is about to happen."""
     return None if _hook is None else _hook(name, path)
+
+
+def mode_at(path: Path) -> int:
+    """Kind and permissions of what is at a path, links followed; 0 where nothing is, or the system does not say.
+
+    It says nothing of a name that is too long and of links that lead in a circle. Opening such a path tells the reason.
+    """
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a directory is there, as far as the system says."""
+    return stat.S_ISDIR(mode_at(path))
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """A file for reading; nothing else is opened, for a pipe could be waited for without end.
+
+    Raises:
+        NotAFile: If it is a directory, a pipe or a device.
+        OSError: If there is none, or it cannot be read.
+    """
+    mode = mode_at(path)
+    if stat.S_ISDIR(mode):
+        raise NotAFile(path, "this is a directory.", "Name a file in it.")
+    if mode and not stat.S_ISREG(mode):
+        raise NotAFile(path, "this is a pipe or a device.", "Name a regular file.")
+    return path.open("rb")
 
 
 def write_file(path: Path, chunks: Iterable[Buffer]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from everlearn.checkpoint import sb3_report
 from everlearn.checkpoint.errors import CheckpointError, Corrupt, Unsupported, Untrusted
+from everlearn.checkpoint.files import is_directory, open_file
 from everlearn.checkpoint.foreign_zip import (
     LOCAL_HEADER,
     Content,
@@ -85,12 +86,13 @@ def recognise(file: Path | Content) -> Kind:
         file: A path, or a seekable binary file at any position.
 
     Raises:
+        NotAFile: If it is a pipe or a device.
         OSError: If it cannot be read.
     """
     if isinstance(file, Path):
-        if file.is_dir():
+        if is_directory(file):
             return Kind.DIRECTORY
-        with file.open("rb") as content:
+        with open_file(file) as content:
             return recognise(content)
     file.seek(0)
     head = file.read(_HEAD)

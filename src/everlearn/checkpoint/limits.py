@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,5 @@ class Limits:
 
 
 LIMITS = Limits()
+OWN = replace(LIMITS, file_bytes=2**63, buffer_bytes=2**63, network=math.inf)
+"""For what this process has made itself, as large as it is."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from everlearn.checkpoint.files import Buffer, write_file
+from everlearn.checkpoint.errors import SaveError
+from everlearn.checkpoint.files import Buffer, is_directory, mode_at, write_file
+from everlearn.core.errors import ArgumentError
 
 SUFFIX = ".zip"
 Place = str | Path | io.BufferedIOBase
+_NAMELESS = ("", "..")
+"""The last part of a path that leads to a directory wherever it is, as ``.`` and ``/`` do."""
 
 
 def write_to(place: Place, chunks: Iterable[Buffer]) -> None:
@@ -23,6 +29,7 @@ def write_to(place: Place, chunks: Iterable[Buffer]) -> None:
         chunks: The content.
 
     Raises:
+        ArgumentError: If a path is a directory without a name of its own, as ``.`` is.
         SaveError: If a path cannot be written; what was there is untouched.
         TypeError: If ``place`` is neither.
         ValueError: If the open file is closed or not for writing.
@@ -43,19 +50,41 @@ def source_at(place: Place) -> Path | io.BufferedIOBase:
         ValueError: If the open file is closed or not for reading.
     """
     if isinstance(place, str | Path):
-        path = Path(place)
-        with_suffix = Path(f"{path}{SUFFIX}")
-        return path if path.exists() or not with_suffix.exists() else with_suffix
+        return read_path(Path(place))
     _require_open(place, "readable")
     return place
 
 
+def read_path(path: Path) -> Path:
+    """Where a file is read that is given as ``path``: there, or with the suffix ``.zip`` if only that is there."""
+    with_suffix = Path(f"{path}{SUFFIX}")
+    return path if mode_at(path) or not mode_at(with_suffix) else with_suffix
+
+
+def written_path(path: Path) -> Path:
+    """Where a file is written that is to be saved as ``path``: with the suffix ``.zip`` if it has none.
+
+    A directory without a name of its own, as ``.`` is, stays what it is.
+    """
+    return path if path.suffix or path.name in _NAMELESS else Path(f"{path}{SUFFIX}")
+
+
 def _to_write(path: Path) -> Path:
-    path = path if path.suffix else Path(f"{path}{SUFFIX}")
-    if not path.is_dir():
-        return path.resolve() if path.is_symlink() else path
+    path = written_path(path)
+    if not is_directory(path):
+        return _behind_links(path)
+    if path.name in _NAMELESS:
+        raise ArgumentError(f"'{path}' is a folder, and a file needs a name. Name a file in it.")
     warnings.warn(f"'{path}' is a folder; the file becomes {path}_2.", stacklevel=4)
     return Path(f"{path}_2{SUFFIX}")
+
+
+def _behind_links(path: Path) -> Path:
+    """The path, or what it leads to if it is a link."""
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+    if os.path.islink(target):
+        raise SaveError(path, os.strerror(errno.ELOOP))
+    return target
 
 
 def _require_open(file: io.BufferedIOBase, ability: str) -> None:

@@ -49,9 +49,9 @@ def convert(
     Weights need the environment they are for: --env ID, or a file that names it.
     """
     with reported_errors(verbose):
+        from everlearn.checkpoint.places import written_path
         from everlearn.config import import_plugins
         from everlearn.runs import convert as converted
-        from everlearn.runs.converting import written_path
 
         import_plugins(imports or [], "--import")
         agent = converted(

@@ -9,8 +9,10 @@ from typing import Any
 
 from everlearn.checkpoint.archive import Archive, read_archive
 from everlearn.checkpoint.errors import CheckpointError, NoValidCheckpoint, Untrusted
+from everlearn.checkpoint.files import open_file, reason_of
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
 from everlearn.checkpoint.limits import LIMITS
+from everlearn.checkpoint.places import read_path
 from everlearn.checkpoint.sb3_report import inspect_sb3
 from everlearn.checkpoint.store import CheckpointStore, has_performance, rank
 from everlearn.checkpoint.tensor_header import forms_of
@@ -31,7 +33,7 @@ def file_report(path: Path) -> dict[str, Any]:
     """What a file is and holds, every bit of it verified; of a foreign one, what it is and what can be done.
 
     Args:
-        path: The file.
+        path: The file; its suffix ``.zip`` may be left out.
 
     Returns:
         Plain data; ``format`` is None for a foreign file.
@@ -40,13 +42,12 @@ def file_report(path: Path) -> dict[str, Any]:
         ConfigError: If there is none, it is a pipe, or it cannot be read.
         CheckpointError: If it is damaged, or of no kind that could be used.
     """
+    path = read_path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: this is a pipe or a device. Name a regular file.")
         kind = recognise(path)
         return _foreign(path, kind) if kind in _IMPORTABLE else _own(read_archive(path), path)
     except OSError as error:
-        raise ConfigError(f"{path}: it cannot be read ({error.strerror or error}). Name a file or a run.") from error
+        raise ConfigError(f"{path}: it cannot be read ({reason_of(error)}). Name a file or a run.") from error
 
 
 def directory_report(path: Path) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _count_weights(archive: Archive) -> int:
 
 
 def _foreign(path: Path, kind: Kind) -> dict[str, Any]:
-    with path.open("rb") as content:
+    with open_file(path) as content:
         found = refusal(content, path)
         if not isinstance(found, Untrusted):  # it is damaged
             raise found

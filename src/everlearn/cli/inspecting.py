@@ -42,9 +42,10 @@ def inspect(
     Nothing is unpickled and no model is built. The sha256 is what load(..., sha256=...) takes.
     """
     with reported_errors(verbose):
+        from everlearn.checkpoint.files import is_directory
         from everlearn.cli.file_report import directory_report, file_report, require_some_whole
 
-        of_directory = path.is_dir()
+        of_directory = is_directory(path)
         report = directory_report(path) if of_directory else file_report(path)
         if of_directory:
             require_some_whole(report)
@@ -83,8 +84,9 @@ def _print_file(console: Console, report: dict[str, Any]) -> None:
     members = [f"  {name:<26}{entry['bytes']:>12,}  {entry['sha256']}" for name, entry in report["members"].items()]
     hyperparameters = report["hyperparameters"] or report["config"] or {}
     settings = [f"  {name:<32}{json.dumps(value)}" for name, value in hyperparameters.items()]
-    lines = [*facts, *_resume(report), *_versions(report), "", "hyper-parameters", *settings]
-    lines += ["", "members, verified", *members]
+    lines = [*facts, *_resume(report), *_versions(report)]
+    for heading, listed in (("hyper-parameters", settings), ("members, verified", members)):
+        lines += ["", heading, *listed] if listed else []
     _print(console, [f"{title}: {report['format']}, whole", *map(escape, lines)])
 
 

@@ -14,12 +14,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from everlearn.checkpoint.archive import pack, read_archive
 from everlearn.checkpoint.codec import members_of, state_of
 from everlearn.checkpoint.errors import Unsupported, refused
-from everlearn.checkpoint.limits import LIMITS
+from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place, source_at, write_to
 from everlearn.core.errors import StateError
 from everlearn.core.finite import require_finite
 from everlearn.environments.finite import require_finite_ends
-from everlearn.environments.statistics import SETTINGS, require_consistent, require_shapes, shapes_of
+from everlearn.environments.statistics import SETTINGS, plain_setting, require_consistent, require_shapes, shapes_of
 
 
 class Normaliser(VecNormalize):
@@ -117,22 +117,36 @@ class Normaliser(VecNormalize):
 
         Args:
             save_path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+
+        Raises:
+            NonFiniteError: If a statistic is not finite; nothing is written.
+            StateError: If a setting is none that a normaliser can have; nothing is written.
+            SaveError: If the file cannot be written; the one before is untouched.
         """
-        write_to(save_path, pack(members_of("normaliser", self.state_dict()), {"kind": "normaliser"}))
+        state = self.state_dict()
+        require_consistent(state)
+        write_to(save_path, pack(members_of("normaliser", state), {"kind": "normaliser"}))
 
     @staticmethod
-    def load(load_path: Place, venv: VecEnv) -> Normaliser:
+    def load(load_path: Place, venv: VecEnv, *, sha256: str | None = None, limits: Limits | None = None) -> Normaliser:
         """A normaliser around ``venv`` with the settings and statistics of a file.
+
+        Args:
+            load_path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+            venv: The environments.
+            sha256: The file's SHA-256 in hexadecimal; another file is refused.
+            limits: How much the file may ask for; ``everlearn.checkpoint.limits.LIMITS`` by default.
 
         Raises:
             CheckpointError: If the file is damaged, or ``Mismatch`` if it is for other observations.
         """
-        archive = read_archive(source_at(load_path))
+        limits = limits or LIMITS
+        archive = read_archive(source_at(load_path), limits=limits, sha256=sha256)
         if archive.manifest.get("kind") != "normaliser":
             kind = archive.manifest.get("kind")
             raise Unsupported(archive.file, f"it holds a {kind!r}.", "Name a file that a normaliser has saved.")
         with refused(archive.file, "normaliser"):
-            state = state_of(archive, "normaliser", LIMITS)
+            state = state_of(archive, "normaliser", limits)
             require_consistent(state)
             require_shapes(state, venv.observation_space, "Give environments as those it was saved with.")
             normaliser = Normaliser(venv, **state["settings"])
@@ -167,7 +181,7 @@ class NormaliserState:
     def state_dict(self) -> dict[str, Any]:
         """Settings, running statistics, and the discounted reward sum of each running episode, (n_envs,)."""
         return {
-            "settings": {name: getattr(self.normaliser, name) for name in SETTINGS},
+            "settings": {name: plain_setting(name, getattr(self.normaliser, name)) for name in SETTINGS},
             "obs_rms": {key: _statistics_state(rms) for key, rms in _observation_statistics(self.normaliser).items()},
             "ret_rms": _statistics_state(self.normaliser.ret_rms),
             "returns": torch.from_numpy(self.normaliser.returns.copy()),

@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from everlearn.core.errors import NonFiniteError, StateError, require_in_range
 
-SETTINGS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
+_SWITCHES, _NUMBERS = ("norm_obs", "norm_reward"), ("gamma", "epsilon", "clip_obs", "clip_reward")
+SETTINGS = (*_SWITCHES, *_NUMBERS, "norm_obs_keys")
 _RETURNS = "the returns"
 
 
@@ -42,11 +43,19 @@ def require_consistent(state: Mapping[str, Any]) -> None:
         raise NonFiniteError("The normaliser's running returns are not finite.")
 
 
+def plain_setting(name: str, value: Any) -> Any:
+    """A setting as files hold it: a number of numpy's as python's, 0 and 1 as False and True, keys as a list."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if name in _SWITCHES and value in (0, 1):
+        return bool(value)
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
+
+
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    for name in ("gamma", "epsilon", "clip_obs", "clip_reward"):
+    for name in _NUMBERS:
         if type(settings[name]) not in (int, float):
             raise StateError(f"The normaliser's {name} is {settings[name]!r}, which is no number.")
-    for name in ("norm_obs", "norm_reward"):
+    for name in _SWITCHES:
         if not isinstance(settings[name], bool):
             raise StateError(f"The normaliser's {name} is {settings[name]!r}, neither True nor False.")
     for name in ("gamma", "epsilon"):

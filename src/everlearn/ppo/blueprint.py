@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from everlearn.checkpoint.codec import JSON
-from everlearn.checkpoint.errors import Mismatch, refused
+from everlearn.checkpoint.errors import CheckpointError, Mismatch, refused
 from everlearn.core.errors import ArgumentError, suggestion
 from everlearn.ppo.argument_types import fitting
 from everlearn.ppo.file_contents import constructor_arguments
@@ -55,9 +57,19 @@ class Blueprint(Generic[Model]):
         """A model of the right shape for some weights; its own are whatever memory held.
 
         Raises:
-            CheckpointError: If the file describes none, or one that does not fit the environment.
+            CheckpointError: If the file describes none, or one that does not fit the environment. Where arguments
+                were given, which may be the reason, a note names them.
             ArgumentError: If a given argument is unknown or outside its range.
         """
+        get_device(self.device)  # which is the caller's, not the file's
+        try:
+            return self._built(weights)
+        except CheckpointError as error:
+            if self.given:
+                error.add_note(f"These arguments were given and may be the reason: {', '.join(self.given)}.")
+            raise
+
+    def _built(self, weights: Mapping[str, Tensor]) -> Model:
         arguments = self._arguments()
         policy, n_envs, switched_off = (arguments.pop(name) for name in ("policy", "n_envs", "switched_off"))
         spaces = self._spaces()
@@ -73,15 +85,11 @@ class Blueprint(Generic[Model]):
                 vars(model).update(spaces, n_envs=n_envs)
             samples = model.n_steps * model.n_envs
             require_small_buffer(spaces.values(), samples, self.file.archive.file, self.file.limits)
-            with frugal(weights, self.file.archive.file, self.file.limits.network, *self._classes(model)):
+            policy_kwargs = model.policy_kwargs or {}
+            limit = self.file.limits.network
+            with frugal(weights, self.file.archive.file, limit, model.policy_class, policy_kwargs):
                 self._set_up(model)
         return model
-
-    @staticmethod
-    def _classes(model: Model) -> list[type]:
-        """The classes that the policy is made of."""
-        chosen = (model.policy_kwargs or {}).values()
-        return [model.policy_class, *(each for each in chosen if isinstance(each, type))]
 
     def _set_up(self, model: Model) -> None:
         """Build the networks; orthogonal weights, which take a while to compute, would be overwritten."""
@@ -157,13 +165,15 @@ class Blueprint(Generic[Model]):
                 what = name.replace("_", " ").capitalize()
                 problem = f"{what}s do not match: the model was trained with {space}, the environment has {found}."
                 remedy = "Load it with an environment of the same spaces."
+                if "normaliser" in self.file and is_image_space(found):
+                    remedy = "A normaliser of images comes before SB3 reorders them: give VecNormalize(env)."
                 raise Mismatch(self.file.archive.file, problem, remedy, SPACES + JSON)
         return spaces
 
     def _require_equal_policy(self, data: Mapping[str, Any], replaced: Mapping[str, Any]) -> None:
         """SB3's check: the policy of a saved model is not another one's."""
         stored = data.get("policy_kwargs", {})
-        comparable = "policy_kwargs" in self.given and not list(opaque_places(stored, ""))
+        comparable = {"policy_kwargs"} <= self.given.keys() & data.keys() and not list(opaque_places(stored, ""))
         if comparable and described(replaced["policy_kwargs"] or {}) != stored:
             raise Mismatch(
                 self.file.archive.file,

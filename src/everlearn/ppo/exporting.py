@@ -19,13 +19,12 @@ from everlearn.core.rng import kept_generators
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS, SCHEDULED
 from everlearn.ppo.optimizer_state import state_by_name, state_by_number
 from everlearn.ppo.persistence import PersistentLearner
-from everlearn.ppo.policy import ActorCriticPolicy
+from everlearn.ppo.policy import ActorCriticPolicy, unwrapped
 from everlearn.ppo.schedules import schedule_data
+from everlearn.ppo.state import COUNTERS, PROGRESS
 from everlearn.values import QuantileHead, ScalarHead
 
 _ADAM = ("betas", "eps", "weight_decay", "amsgrad")
-_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
-_PROGRESS = ("_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
 _SAME = (
     *("use_sde", "sde_sample_freq", "rollout_buffer_class", "rollout_buffer_kwargs"),
     *("tensorboard_log", "verbose", "seed", "device"),
@@ -53,7 +52,7 @@ def to_sb3(model: PersistentLearner) -> stable_baselines3.PPO:
         exported = _built(model, lost)
     exact = _put_weights(model, exported, lost)
     _put_optimizer(model, exported, exact, lost)
-    vars(exported).update({name: getattr(model, name) for name in (*_COUNTERS, *_PROGRESS)})
+    vars(exported).update({name: getattr(model, name) for name in (*COUNTERS, *PROGRESS)})
     lost += _parts_beside(model)
     if lost:
         listed = "".join(f"\n  {sentence}" for sentence in lost)
@@ -141,11 +140,11 @@ def _unit(model: PersistentLearner) -> float:
 
 def _put_weights(model: PersistentLearner, exported: stable_baselines3.PPO, lost: list[str]) -> bool:
     """Load the weights; whether all of them are the model's own."""
-    state = exported.policy.state_dict()
-    own = {name: tensor for name, tensor in model.policy.state_dict().items() if name in state}
+    policy, state = unwrapped(model.policy), exported.policy.state_dict()
+    own = {name: tensor for name, tensor in policy.state_dict().items() if name in state}
     exact = True
-    if isinstance(model.policy, ActorCriticPolicy):
-        folded = _folded(model.policy, lost)
+    if isinstance(policy, ActorCriticPolicy):
+        folded = _folded(policy, lost)
         exact = folded is None
         own |= folded or {}
     exported.policy.load_state_dict(own)
@@ -190,7 +189,7 @@ def _put_optimizer(model: PersistentLearner, exported: stable_baselines3.PPO, ex
     ours, theirs = model.policy.optimizer, exported.policy.optimizer
     same = _parameter_names(model) == _parameter_names(exported) and len(ours.param_groups) == 1
     if type(ours) is torch.optim.Adam and exact and same:
-        named = state_by_name(ours, model.policy)
+        named = state_by_name(ours, unwrapped(model.policy))
         theirs.load_state_dict(state_by_number(named, theirs, exported.policy))
     else:
         why = f"it was {_name(ours)}" if type(ours) is not torch.optim.Adam else "its parameters are others"
@@ -198,7 +197,7 @@ def _put_optimizer(model: PersistentLearner, exported: stable_baselines3.PPO, ex
 
 
 def _parameter_names(model: PersistentLearner | stable_baselines3.PPO) -> list[str]:
-    return [name for name, _ in model.policy.named_parameters()]
+    return [name for name, _ in unwrapped(model.policy).named_parameters()]
 
 
 def _parts_beside(model: PersistentLearner) -> list[str]:

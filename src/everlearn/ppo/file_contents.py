@@ -16,9 +16,10 @@ from stable_baselines3.common.save_util import recursive_getattr
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.codec import JSON, members_of
 from everlearn.checkpoint.files import Buffer
-from everlearn.core.errors import ArgumentError, suggestion
+from everlearn.core.errors import ArgumentError, StateError, suggestion
 from everlearn.core.stateful import Role
 from everlearn.environments.space_state import space_state
+from everlearn.environments.statistics import require_consistent
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.model_file import (
     ATTRIBUTES,
@@ -34,6 +35,7 @@ from everlearn.ppo.optimizer_state import state_by_name
 from everlearn.ppo.persistence import PersistentLearner, require_finite_state
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.schedules import schedule_data
+from everlearn.ppo.state import COUNTERS, OBSERVATIONS, PROGRESS, EpisodeStatistics, learned_parts
 from everlearn.ppo.vocabulary import described, opaque
 
 
@@ -71,15 +73,27 @@ def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
 
     Raises:
         NonFiniteError: If something learned, or a statistic, is not finite.
+        StateError: If a part of a subclass, or the normaliser, is none that a file could give back.
     """
     policy, tree = unwrapped(model.policy), model.state_tree().subset({*roles, Role.LEARNED})
     learned = {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
     further = [name for name in model._get_torch_save_params()[0] if name not in learned]  # a subclass's among them
+    _require_free(name for name in further if name not in learned_parts(model))
     learned |= {name: unwrapped(recursive_getattr(model, name)).state_dict() for name in further}
     normaliser = model.normaliser_state
     learned |= {} if normaliser is None else {"normaliser": normaliser}
     require_finite_state(learned)
+    if normaliser is not None:
+        require_consistent(normaliser)
     return learned | {name: tree[name].state_dict() for name in tree if name not in learned}
+
+
+def _require_free(names: Iterable[str]) -> None:
+    """Refuse parts of a subclass under names that mean something else in a file."""
+    taken = {CONFIG, SPACES, INFORMATION, *PARTS, *MEMBER_OF.values()}
+    for name in names:
+        if name in taken:
+            raise StateError(f"'{name}' of _get_torch_save_params() has another meaning in files. Call it otherwise.")
 
 
 def configuration(model: PersistentLearner) -> dict[str, Any]:
@@ -166,13 +180,29 @@ def information(model: PersistentLearner, config: Mapping[str, Any]) -> dict[str
     }
 
 
-def require_known(names: Iterable[str], model: object, what: str) -> None:
-    """Refuse names that are neither arguments nor attributes of a model.
+def left_out_names(
+    exclude: Iterable[str] | None, include: Iterable[str] | None, model: PersistentLearner
+) -> frozenset[str]:
+    """The names that are excluded and not included again, as SB3 understands them.
 
     Raises:
-        ArgumentError: With a suggestion.
+        ArgumentError: For what the model does not have, with a suggestion, and for what every file of a model holds.
     """
-    known = {*constructor_arguments(type(model)), *vars(model)}  # type: ignore[arg-type]
-    for name in names:
+    if isinstance(exclude, str) or isinstance(include, str):
+        raise ArgumentError(f"save: exclude={exclude!r}, include={include!r}: give lists of names, not a text.")
+    excluded, included = frozenset(exclude or ()), frozenset(include or ())
+    known = {*constructor_arguments(type(model)), *vars(model)}
+    for name in sorted(excluded | included):
         if name not in known:
-            raise ArgumentError(f"{what}: a {type(model).__name__} has no '{name}'.{suggestion(name, known)}")
+            raise ArgumentError(f"save: a {type(model).__name__} has no '{name}'.{suggestion(name, known)}")
+    left_out = excluded - included
+    if held := left_out.intersection(_ALWAYS):
+        raise ArgumentError(f"save: exclude={sorted(held)} is part of every file of a model. Take it out of exclude.")
+    return left_out
+
+
+_ALWAYS = (
+    *("observation_space", "action_space", "n_envs"),
+    *(*PROGRESS, *COUNTERS, *OBSERVATIONS, *EpisodeStatistics.attributes),
+)
+"""Attributes that no file of a model can be without."""

@@ -50,19 +50,24 @@ _FILLS = (
 
 
 @contextmanager
-def frugal(weights: Mapping[str, Tensor], file: object, network: float = 1.0, *classes: type) -> Iterator[None]:
+def frugal(
+    weights: Mapping[str, Tensor], file: object, network: float, policy: type, arguments: Mapping[str, Any]
+) -> Iterator[None]:
     """Inside, a network may be built that has about the weights of a file, which are to be loaded into it.
 
     Args:
         weights: The weights that the file holds.
         file: For messages.
         network: Factor on what may be made: ``Limits.network``.
-        classes: What is built. A class of a user may have parameters that no file holds, so they are initialised.
+        policy: The class of the policy that is built.
+        arguments: Its arguments; classes of a user among them may have parameters that no file holds, so that then all
+            are initialised.
 
     Raises:
         TooLarge: If the network, or anything made along with it, is larger than that.
     """
     elements = sum(tensor.numel() for tensor in weights.values())
+    classes = [policy, *(each for each in arguments.values() if isinstance(each, type))]
     known = all(kind.__module__.partition(".")[0] in _KNOWN for kind in classes)
     with _Building(elements, len(weights), file, network, initialised=not known):
         yield

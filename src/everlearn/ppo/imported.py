@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everlearn.checkpoint import layout
 from everlearn.checkpoint.archive import require_pinned
 from everlearn.checkpoint.errors import Corrupt, TooLarge, Unsupported
+from everlearn.checkpoint.files import open_file
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
 from everlearn.checkpoint.limits import Limits
 from everlearn.checkpoint.migrations import PARTS, read_old
@@ -59,13 +61,11 @@ def content_of(path: Place, limits: Limits, sha256: str | None) -> tuple[bytes, 
         sha256: What it has to hash to, in hexadecimal; None for no such demand.
 
     Raises:
-        CheckpointError: If it is a directory, too large, or another file than the one that was meant.
+        CheckpointError: If it is a directory, a pipe, too large, or another file than the one that was meant.
     """
     source = source_at(path)
     if isinstance(source, Path):
-        if source.is_dir():
-            raise Unsupported(source, "this looks like a directory.", "Name a file in it.")
-        with source.open("rb") as stream:
+        with open_file(source) as stream:
             content = stream.read(limits.file_bytes + 1)
     else:
         if source.seekable():
@@ -97,6 +97,9 @@ def imported_from(content: bytes, file: object, limits: Limits, given: Collectio
         return _of_sb3(content, file, limits, given)
     if kind is Kind.TORCH:
         return _of_old(content, file, limits)
+    if kind is Kind.EVERLEARN and layout.is_ours(memoryview(content)):
+        remedy = "Use PPO.load(file, env) for the whole model, or model.set_parameters(file) for what it has learned."
+        raise Unsupported(file, f"this is {kind}, and nothing to be imported.", remedy)
     raise refusal(io.BytesIO(content), file)
 
 

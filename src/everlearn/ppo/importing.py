@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.checkpoint.foreign import Kind, recognise, refusal
@@ -23,10 +23,11 @@ from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place
 from everlearn.core.errors import ArgumentError, Noted, suggestion
 from everlearn.core.rng import kept_generators
+from everlearn.ppo import state
 from everlearn.ppo.adopting import adopt
 from everlearn.ppo.file_contents import constructor_arguments
 from everlearn.ppo.frugal import require_small_buffer
-from everlearn.ppo.imported import COUNTERS, RULES, content_of, imported_from
+from everlearn.ppo.imported import RULES, content_of, imported_from
 from everlearn.ppo.persistence import PersistentLearner
 
 Model = TypeVar("Model", bound=PersistentLearner)
@@ -35,7 +36,7 @@ _NO_NORMALISER = (
     "normaliser: such files have none. If the policy was trained on normalised observations, give an env with the "
     "statistics, a VecNormalize or a Normaliser."
 )
-_TRAINING = (*COUNTERS, "_episode_num", "_total_timesteps", "_num_timesteps_at_start", "_current_progress_remaining")
+_TRAINING = (*state.COUNTERS, *state.PROGRESS, *state.OBSERVATIONS)
 
 _FURTHER = (
     *("rollout_buffer_class", "rollout_buffer_kwargs", "tensorboard_log"),
@@ -85,12 +86,7 @@ def import_weights(
         with Noted(lambda: imported.hint):
             kept = adopt(model, imported.parameters, file)
         vars(model).update(imported.counters)
-    left = [*kept, *imported.left]
-    if unwrap_vec_normalize(venv) is None:
-        left.append(_NO_NORMALISER)
-    if left:
-        listed = "".join(f"\n  {sentence}" for sentence in left)
-        warnings.warn(f"{file} was imported; this was left:{listed}", stacklevel=3)
+    _warn_of_the_rest(model, f"{file} was imported", [*kept, *imported.left])
     return model
 
 
@@ -100,6 +96,8 @@ def load_trusted(
     env: GymEnv | None = None,
     device: torch.device | str = "auto",
     custom_objects: Mapping[str, Any] | None = None,
+    print_system_info: bool = False,
+    force_reset: bool = True,
     *,
     sha256: str | None = None,
     limits: Limits | None = None,
@@ -115,6 +113,8 @@ def load_trusted(
         env: Its environment; None for none.
         device: Where it computes.
         custom_objects: What Stable-Baselines3 is to take instead of what is pickled, by attribute.
+        print_system_info: Whether to print versions.
+        force_reset: Whether the environment is reset before training goes on.
         sha256: What the file's content has to hash to, in hexadecimal; None for no such demand.
         limits: How large it may be; the usual ones by default.
         arguments: Of the constructor, in place of the file's.
@@ -126,20 +126,28 @@ def load_trusted(
     """
     content, file = content_of(path, limits or LIMITS, sha256)
     kind = recognise(io.BytesIO(content))
+    further = (_plain(custom_objects), print_system_info, force_reset)
     if kind is Kind.EVERLEARN:  # which needs no trust
         options = {"limits": limits, **arguments}
-        return cls.load(io.BytesIO(content), env, device, _plain(custom_objects), **options)
+        return cls.load(io.BytesIO(content), env, device, *further, **options)
     if kind is not Kind.SB3:
         raise refusal(io.BytesIO(content), file)
     _check_given(cls, arguments)
     with kept_generators(), refused(file, "data"):
-        theirs = stable_baselines3.PPO.load(io.BytesIO(content), env, device, _plain(custom_objects))
+        theirs = stable_baselines3.PPO.load(io.BytesIO(content), env, device, *further)
         model = _equal_model(cls, theirs, arguments)
         left = adopt(model, theirs.get_parameters(), file)
     vars(model).update({name: getattr(theirs, name) for name in _TRAINING})
-    if left:
-        warnings.warn(f"{file} was loaded; this was left: {' '.join(left)}", stacklevel=3)
+    _warn_of_the_rest(model, f"{file} was loaded", left)
     return model
+
+
+def _warn_of_the_rest(model: PersistentLearner, done: str, left: Iterable[str]) -> None:
+    """One warning tells what a file had and the model has not, or the other way round."""
+    left = [*left, *([] if model.get_vec_normalize_env() is not None else [_NO_NORMALISER])]
+    if left:
+        listed = "".join(f"\n  {sentence}" for sentence in left)
+        warnings.warn(f"{done}; this was left:{listed}", stacklevel=4)
 
 
 def _plain(custom_objects: Mapping[str, Any] | None) -> dict[str, Any] | None:

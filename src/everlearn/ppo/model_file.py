@@ -28,10 +28,10 @@ MODEL_ROLES = (Role.LEARNED, Role.HYPER, Role.LOOP)
 MEMBER_OF = {"policy.optimizer": "optimizer", "vgs_state": "vgs", "kl_penalty_state": "kl_control"}
 """The members of parts that are not called as the part is."""
 PARTS = (
-    *("policy", "policy.optimizer", "vgs_state", "kl_penalty_state", "normaliser"),
+    *("policy", "policy.optimizer", "vgs_state", "kl_penalty_state", "variables", "normaliser"),
     *("hyperparameters", "progress", "divergence", "counters", "observations", "episodes", "probe", "generators"),
 )
-"""All that a file may hold."""
+"""All that a file may hold, but for the parts that a subclass adds."""
 LEARNED = PARTS[:4]
 """Those that ``get_parameters`` returns."""
 RUNTIME_ARGUMENTS = ("policy", "env", "device", "_init_setup_model")
@@ -140,8 +140,6 @@ def learned_states(file: ModelFile, model: PersistentLearner) -> dict[str, Any]:
     policy = unwrapped(model.policy)
     if "policy.optimizer" in states:
         states["policy.optimizer"] = state_by_number(states["policy.optimizer"], policy.optimizer, policy)
-    if policy is not model.policy:
-        states["policy"] = {f"_orig_mod.{name}": weight for name, weight in states["policy"].items()}
     return states
 
 

@@ -17,6 +17,9 @@ from everlearn.ppo.normalising import NormalisedLearner
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.state import SWITCHES, learned_parts, state_tree
 
+_COMPILED = "_orig_mod."
+"""What ``torch.compile`` puts before the names of a policy's weights."""
+
 
 class PersistentLearner(NormalisedLearner):
     """A learner whose state can be taken out and put back, whole or in part."""
@@ -76,7 +79,7 @@ class PersistentLearner(NormalisedLearner):
             complete = True
         finally:
             if not complete:
-                super().set_parameters(before, exact_match=True, device=device)
+                self._put_parameters(before, True, device)
 
     def _load_parameters(self, place: Place, exact_match: bool, device: torch.device | str) -> None:
         file = read_model_file(place)
@@ -90,9 +93,16 @@ class PersistentLearner(NormalisedLearner):
         """``set_parameters`` of a model that is thrown away if it fails: parts may have changed then."""
         wanted = {name: state for name, state in given.items() if not self._is_left_out(name)}
         require_finite_state(wanted)
-        super().set_parameters(wanted, exact_match, device)
+        self._put_parameters(wanted, exact_match, device)
         if not exact_match and "policy" in wanted and "vgs_state" not in wanted:
             self._reset_scaler()
+
+    def _put_parameters(self, states: Mapping[str, Any], exact_match: bool, device: torch.device | str) -> None:
+        """SB3's ``set_parameters``, for a compiled policy too, by either names of its weights."""
+        if "policy" in states and unwrapped(self.policy) is not self.policy:
+            weights = {f"{_COMPILED}{name.removeprefix(_COMPILED)}": each for name, each in states["policy"].items()}
+            states = {**states, "policy": weights}
+        super().set_parameters(dict(states), exact_match, device)
 
     def _is_left_out(self, name: str) -> bool:
         """Whether a part's state has no place here because the user has switched the part off."""

@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.checkpoint.places import Place
 from everlearn.core.errors import ArgumentError
 from everlearn.optim.utility_optimizer import UtilityOptimizer
@@ -110,11 +111,28 @@ class ActorCriticPolicy(sb3.ActorCriticPolicy):
         save_policy(self, path)
 
     @classmethod
-    def load(cls, path: Place, device: torch.device | str = "auto") -> Self:
-        """The policy that ``save`` has written; a file that is damaged or does not fit is a ``CheckpointError``."""
+    def load(
+        cls,
+        path: Place,
+        device: torch.device | str = "auto",
+        *,
+        sha256: str | None = None,
+        limits: Limits | None = None,
+    ) -> Self:
+        """The policy that ``save`` has written, whose class has to be this one.
+
+        Args:
+            path: A path, whose suffix ``.zip`` may be left out, or an open binary file.
+            device: Where it computes.
+            sha256: The file's SHA-256 in hexadecimal; another file is refused.
+            limits: How much the file may ask for; ``everlearn.checkpoint.limits.LIMITS`` by default.
+
+        Raises:
+            CheckpointError: If the file is damaged, no policy of this class, or does not fit.
+        """
         from everlearn.ppo.policy_file import load_policy
 
-        return load_policy(cls, path, device)
+        return load_policy(cls, path, device, limits or LIMITS, sha256)
 
     # --- construction ---------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +13,7 @@ from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.archive import pack
 from everlearn.checkpoint.codec import JSON, TENSORS, members_of
 from everlearn.checkpoint.errors import Mismatch, refused
-from everlearn.checkpoint.limits import LIMITS, Limits
+from everlearn.checkpoint.limits import Limits
 from everlearn.checkpoint.places import Place, write_to
 from everlearn.core.rng import kept_generators
 from everlearn.environments.space_state import space_state
@@ -43,6 +45,14 @@ def save_policy(policy: ActorCriticPolicy, place: Place) -> None:
     arguments = policy._get_constructor_parameters()
     spaces = {name: space_state(arguments.pop(name), name) for name in _SPACES}
     arguments.pop("lr_schedule")  # it belongs to training
+    parameters = inspect.signature(type(policy)).parameters.values()
+    named = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    for name in sorted(named - {*arguments, *_SPACES, "lr_schedule"}):
+        warnings.warn(
+            f"The argument '{name}' of {type(policy).__name__} is not among its _get_constructor_parameters(), so no "
+            "file has it and a loaded policy has its default. Add it there.",
+            stacklevel=3,
+        )
     members = {
         CONFIG + JSON: strict_json.dumps({name: described(value) for name, value in arguments.items()}),
         **members_of(SPACES, spaces),
@@ -53,7 +63,7 @@ def save_policy(policy: ActorCriticPolicy, place: Place) -> None:
 
 @kept_generators()
 def load_policy(
-    kind: type[Policy], place: Place, device: torch.device | str, limits: Limits = LIMITS, sha256: str | None = None
+    kind: type[Policy], place: Place, device: torch.device | str, limits: Limits, sha256: str | None
 ) -> Policy:
     """The policy of a file, whose class was ``kind``; the caller's generators stay as they are.
 
@@ -61,14 +71,19 @@ def load_policy(
         CheckpointError: If the file is damaged or does not fit.
     """
     file = read_model_file(place, limits, sha256, ("policy",))
+    saved = file.manifest.get("policy")
+    if saved != kind.__name__:
+        remedy = f"Load it with {saved}.load."
+        raise Mismatch(file.archive.file, f"it holds a {saved!r}, not a {kind.__name__}.", remedy, "manifest.json")
     arguments = file.config()
     for path, what in opaque_places(arguments, "policy"):
         raise _nameless(path.removeprefix("policy."), what, file.archive.file)
     weights = file.weights()
-    with refused(file.archive.file, CONFIG + JSON), frugal(weights, file.archive.file):
+    with refused(file.archive.file, CONFIG + JSON):
         given: dict[str, Any] = {name: resolved(data, name) for name, data in arguments.items()}
         spaces: dict[str, Any] = file.spaces()
-        policy = kind(**spaces, lr_schedule=ConstantSchedule(0.0), **{**given, "ortho_init": False})
+        with frugal(weights, file.archive.file, limits.network, kind, given):
+            policy = kind(**spaces, lr_schedule=ConstantSchedule(0.0), **{**given, "ortho_init": False})
     policy.ortho_init = bool(given.get("ortho_init", True))
     require_fit(weights, policy.state_dict(), file)
     with refused(file.archive.file, "policy" + TENSORS):

@@ -13,14 +13,16 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import get_system_info
 
 from everlearn.checkpoint.archive import pack
+from everlearn.checkpoint.codec import JSON
+from everlearn.checkpoint.errors import refused
 from everlearn.checkpoint.files import Buffer
-from everlearn.checkpoint.limits import LIMITS, Limits
+from everlearn.checkpoint.limits import LIMITS, OWN, Limits
 from everlearn.checkpoint.places import Place, write_to
 from everlearn.core.errors import ArgumentError
 from everlearn.core.rng import kept_generators
 from everlearn.core.stateful import Role
 from everlearn.ppo.blueprint import Blueprint
-from everlearn.ppo.file_contents import configuration, constructor_arguments, contents, require_known
+from everlearn.ppo.file_contents import configuration, constructor_arguments, contents, left_out_names
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.loading import loaded
 from everlearn.ppo.model_file import ATTRIBUTES, MODEL_ROLES, read_model_file
@@ -55,13 +57,13 @@ class SavedLearner(PersistentLearner):
                 with one scalar critic, and pickles as all of SB3's do.
 
         Raises:
-            ArgumentError: If there is no such argument or format.
+            ArgumentError: If there is no such argument or format, what is excluded is part of every file, or the path
+                is that of a directory.
             NonFiniteError: If a parameter or a statistic is not finite; nothing is written.
             SaveError: If the file cannot be written; the one before is untouched.
             StateError: If a part's state has an object in it, which no file could give back.
         """
-        left_out = set(exclude or ()) - set(include or ())
-        require_known({*(exclude or ()), *(include or ())}, self, "save")
+        left_out = left_out_names(exclude, include, self)
         if format == "sb3":
             self._save_for_sb3(path, left_out)
         elif format == "everlearn":
@@ -102,7 +104,7 @@ class SavedLearner(PersistentLearner):
                     stacklevel=3,
                 )
 
-    def _save_for_sb3(self, path: Place, left_out: set[str]) -> None:
+    def _save_for_sb3(self, path: Place, left_out: Collection[str]) -> None:
         from everlearn.ppo.exporting import to_sb3
 
         require_finite_state(self.get_parameters())
@@ -147,20 +149,24 @@ class SavedLearner(PersistentLearner):
             ArgumentError: If there is no such argument.
             FileNotFoundError: If there is no file.
         """
+        _require_kinds(custom_objects, limits)
         with kept_generators():
             if trust:
                 from everlearn.ppo.importing import load_trusted
 
-                return load_trusted(cls, path, env, device, custom_objects, sha256=sha256, limits=limits, **kwargs)
+                how = (custom_objects, print_system_info, force_reset)
+                return load_trusted(cls, path, env, device, *how, sha256=sha256, limits=limits, **kwargs)
             file = read_model_file(path, limits or LIMITS, sha256)
             if print_system_info:
                 _print_libraries(file.manifest)
-            wrapped = None if env is None else cls._wrap_env(env, int(kwargs.get("verbose", 0)))
+            verbose = kwargs.get("verbose", 0)
+            wrapped = None if env is None else cls._wrap_env(env, verbose if type(verbose) is int else 0)
             model = loaded(Blueprint(cls, file, wrapped, device, kwargs, custom_objects or {}))
         if model.env is not None:
             if force_reset:
                 model._last_obs = None
-            model.set_env(model.env, force_reset=False)
+            with refused(file.archive.file, "normaliser" + JSON):
+                model.set_env(model.env, force_reset=False)
         return model
 
     @classmethod
@@ -208,10 +214,22 @@ class SavedLearner(PersistentLearner):
         """A copy through the file, with the functions that no file can hold."""
         lost = {name for name, data in configuration(self).items() if list(opaque_places(data, name))}
         objects = {name: getattr(self, ATTRIBUTES.get(name, name)) for name in lost}
-        return type(self).load(io.BytesIO(self._file()), device=self.device, custom_objects=objects)
+        return type(self).load(io.BytesIO(self._file()), device=self.device, custom_objects=objects, limits=OWN)
 
     def _file(self) -> bytes:
         return b"".join(pack(*self.file_contents()))
+
+
+def _require_kinds(custom_objects: object, limits: object) -> None:
+    """Refuse objects of another kind, which the caller has wrong and no file.
+
+    Raises:
+        ArgumentError: Naming the argument.
+    """
+    if not isinstance(custom_objects, Mapping | None):
+        raise ArgumentError(f"custom_objects={custom_objects!r:.200} is no dictionary of arguments by name.")
+    if not isinstance(limits, Limits | None):
+        raise ArgumentError(f"limits={limits!r:.200}: give everlearn.checkpoint.limits.Limits(...).")
 
 
 def _print_libraries(manifest: Mapping[str, Any]) -> None:
@@ -224,4 +242,4 @@ def _print_libraries(manifest: Mapping[str, Any]) -> None:
 def _unpickled(kind: type[SavedLearner], file: bytes, device: str) -> SavedLearner:
     """The model of a pickle, on its device where this machine has one of that kind."""
     here = device if torch.device(device).type == "cpu" or torch.cuda.is_available() else "cpu"
-    return kind.load(io.BytesIO(file), device=here)
+    return kind.load(io.BytesIO(file), device=here, limits=OWN)

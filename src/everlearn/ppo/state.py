@@ -6,10 +6,11 @@ import copy
 import math
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.save_util import recursive_getattr
 from torch import Tensor
 
 from everlearn.core.errors import StateError
@@ -64,6 +65,8 @@ def state_tree(model: TunableLearner) -> StateTree:
     they were, or resets them with ``learn(reset_num_timesteps=True)`` or ``set_env``.
     """
     parts = {name: Part(part, Role.LEARNED) for name, part in learned_parts(model).items()}
+    if variables := model._get_torch_save_params()[1]:
+        parts["variables"] = Part(TensorVariables(model, variables), Role.LEARNED)
     if model._vec_normalize_env is not None:
         parts["normaliser"] = Part(NormaliserState(model._vec_normalize_env), Role.LEARNED)
     return StateTree(
@@ -138,6 +141,43 @@ def _name_of(schedule: Any) -> str:
 def is_opaque(value: Any) -> bool:
     """Whether a hyper-parameter's state stands for a function."""
     return isinstance(value, Mapping) and "opaque" in value
+
+
+class TensorVariables:
+    """Tensors that a subclass keeps as attributes: the second list of SB3's ``_get_torch_save_params``.
+
+    Args:
+        model: Whose.
+        attributes: Their names, dotted where they are attributes of attributes.
+    """
+
+    def __init__(self, model: TunableLearner, attributes: Iterable[str]) -> None:
+        self._model, self.attributes = model, tuple(attributes)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Name to tensor.
+
+        Raises:
+            StateError: If one is something else.
+        """
+        found = {name: recursive_getattr(self._model, name) for name in self.attributes}
+        for name, value in found.items():
+            if not isinstance(value, Tensor):
+                raise StateError(f"'{name}' of _get_torch_save_params is {value!r:.200}, which is no tensor.")
+        return {name: value.detach() for name, value in found.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], /) -> None:
+        """Put the values into the tensors.
+
+        Raises:
+            StateError: If there are others, or of other shapes; nothing has changed then.
+        """
+        own = self.state_dict()
+        forms = [{name: getattr(value, "shape", None) for name, value in each.items()} for each in (own, state_dict)]
+        if forms[0] != forms[1]:
+            raise StateError(f"The variables of the state have the shapes {forms[1]}, here they have {forms[0]}.")
+        for name, value in own.items():
+            value.copy_(state_dict[name])
 
 
 class EpisodeStatistics:

@@ -97,7 +97,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 """By kind: where a name in a file is looked up."""
 
-CLASS, OBJECT, OPAQUE, TUPLE, FLOAT = "$class", "$object", "$opaque", "$tuple", "$float"
+CLASS, OBJECT, OPAQUE, TUPLE, FLOAT, ITEMS = "$class", "$object", "$opaque", "$tuple", "$float", "$items"
 
 
 def described(value: Any) -> Any:
@@ -114,7 +114,9 @@ def described(value: Any) -> Any:
         items = [described(item) for item in value]
         return items if isinstance(value, list) else {TUPLE: items}
     if isinstance(value, Mapping):
-        return {key: described(item) for key, item in value.items()}
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {key: described(item) for key, item in value.items()}
+        return {ITEMS: [[described(key), described(item)] for key, item in value.items()]}
     if isinstance(value, type):
         name = _name_of(value)
         return opaque(value) if name is None else {CLASS: name}
@@ -124,8 +126,10 @@ def described(value: Any) -> Any:
 def _described_object(value: Any) -> Any:
     """By its class and its constructor's arguments, which it has as attributes; or as opaque."""
     name = _name_of(type(value))
+    if name is None:
+        return opaque(value)
     parameters = inspect.signature(type(value)).parameters.values()
-    if name is None or any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
         return opaque(value)
     fields = signature_model(type(value)).model_fields
     if not all(hasattr(value, field) for field in fields):
@@ -162,6 +166,8 @@ def resolved(data: Any, path: str) -> Any:
         return data
     if TUPLE in data:
         return tuple(resolved(data[TUPLE], path))
+    if ITEMS in data:
+        return _mapping(data[ITEMS], path)
     if FLOAT in data:
         return _not_finite(data[FLOAT], path)
     if CLASS in data:
@@ -174,6 +180,16 @@ def resolved(data: Any, path: str) -> Any:
             raise ConfigError(f"{path}: the arguments of '{name}' are missing.")
         return registry[name](**registry.arguments(name, arguments, path))
     return {key: resolved(item, f"{path}.{key}") for key, item in data.items()}
+
+
+def _mapping(pairs: Any, path: str) -> dict[Any, Any]:
+    """The mapping of some pairs, whose keys are not plain texts."""
+    pairs = resolved(pairs, path)
+    if not (isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)):
+        raise ConfigError(f"{path}: {pairs!r} are no pairs of a key and a value.")
+    if not all(isinstance(key, str | int | float | bool | tuple | None) for key, _ in pairs):
+        raise ConfigError(f"{path}: the keys of {pairs!r} are no keys.")
+    return dict(pairs)
 
 
 def _not_finite(text: Any, path: str) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everlearn.checkpoint.errors import Mismatch
+from everlearn.checkpoint.files import is_directory, mode_at
 from everlearn.checkpoint.foreign import Kind, recognise
-from everlearn.checkpoint.places import source_at
+from everlearn.checkpoint.places import written_path
 from everlearn.config import AlgorithmConfig, import_plugins, load_document
 from everlearn.core.errors import ConfigError
 from everlearn.environments.build import training_environment
@@ -60,27 +61,33 @@ def convert(
         The model.
 
     Raises:
-        ConfigError: If ``out`` is there or is ``source``, the configuration is not valid, an argument has no effect
-            beside another, or there is nothing to convert.
+        ConfigError: If ``out`` is there, a directory or ``source``, the configuration is not valid, an argument has no
+            effect beside another, or there is nothing to convert.
         CheckpointError: If ``source`` is refused, or does not fit the configuration.
         SaveError: If ``out`` cannot be written.
     """
     _require_effect(to, config, settings or {}, trust=trust)
-    target, path = written_path(out), source_at(source)
-    assert isinstance(path, Path)
-    if target.exists() and path.exists() and target.samefile(path):
-        raise ConfigError(f"{target}: this is the file that is to be converted, which stays. Name another file.")
-    if target.is_dir() or (target.exists() and not overwrite):
-        raise ConfigError(f"{target}: it is there already. Name another file, or add --overwrite (overwrite=True).")
-    existing(path)
+    target, path = written_path(out), existing(source)
+    _require_free(target, path, overwrite=overwrite)
     agent = _read(path, to, config, settings, trust, sha256)
     agent.save(target, format=to)
     return agent
 
 
-def written_path(out: Path) -> Path:
-    """Where a model is written that is to be saved as ``out``: the suffix ``.zip`` may be left out."""
-    return out if out.suffix else out.with_name(f"{out.name}.zip")
+def _require_free(target: Path, source: Path, *, overwrite: bool) -> None:
+    """Refuse to write over a directory, the source, or a file that is not to be replaced.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    if is_directory(target):
+        raise ConfigError(f"{target}: this is a directory. Name a file in it.")
+    if not mode_at(target):
+        return
+    if target.samefile(source):
+        raise ConfigError(f"{target}: this is the file that is to be converted, which stays. Name another file.")
+    if not overwrite:
+        raise ConfigError(f"{target}: it is there already. Name another file, or add --overwrite (overwrite=True).")
 
 
 def _require_effect(to: Target, config: Path | None, settings: Mapping[str, Any], *, trust: bool) -> None:

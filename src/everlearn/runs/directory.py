@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from everlearn.checkpoint.files import DRAFT, sweep
+from everlearn.checkpoint.files import DRAFT, is_directory, mode_at, sweep
 from everlearn.checkpoint.lock import HOLDER, LOCK, RunLock
 from everlearn.config import HEADER
 from everlearn.core.errors import ConfigError
@@ -119,7 +119,7 @@ def claim(path: Path, *, overwrite: bool) -> Iterator[RunDirectory]:
             or it cannot be made.
     """
     directory = RunDirectory(path)
-    if path.exists() and not path.is_dir():
+    if mode_at(path) and not is_directory(path):
         raise ConfigError(f"--out {path}: this is a file. Name a directory (out in Python).")
     try:
         path.mkdir(parents=True, exist_ok=True)

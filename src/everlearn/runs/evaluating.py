@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
+from everlearn.checkpoint.files import is_directory
 from everlearn.config import RunConfig, load, require_imported
 from everlearn.core.errors import ConfigError
 from everlearn.core.private_cache import keep_compiled_code_private
@@ -67,7 +68,8 @@ def evaluate_saved(
     """Run episodes with the agent of a run, or of a model file.
 
     Args:
-        path: A run's directory, or a model file; the ``config.yaml`` of the run that it is in names the environment.
+        path: A run's directory, or a model file, whose suffix ``.zip`` may be left out; the ``config.yaml`` of the run
+            that it is in names the environment.
         which: Of a run, the ``"latest"`` agent or the ``"best"``; of a model file there is one.
         episodes: How many, at least one.
         deterministic: Take the most likely action instead of sampling.
@@ -81,11 +83,13 @@ def evaluate_saved(
     Raises:
         ConfigError: If there is no model or device, or the environment is unknown or has other spaces.
         CheckpointError: If the file is no model, or damaged.
+        StateError: If it cannot be read.
     """
     keep_compiled_code_private()
     check_device(device, "device")
-    if which != "latest" and not path.is_dir():
-        existing(path)
+    of_run = is_directory(path)
+    path = path if of_run else existing(path)
+    if which != "latest" and not of_run:
         raise ConfigError(f"{path}: a file has one agent, which is neither. Name a run's directory for its best.")
     directory = run_of(path)
     if not (directory.model.is_file() or directory.config.is_file()) and any(path.glob("step-*.zip")):
@@ -93,7 +97,7 @@ def evaluate_saved(
             f"{path}: this is a directory of checkpoints. Name the run above it, {path.resolve().parent}, or one of "
             "its files with --env ID (env_id in Python)."
         )
-    model = model_file(directory, which) if path.is_dir() else path
+    model = model_file(directory, which) if of_run else path
     class_of(model)  # before its environment is asked for
     config = load(directory.config) if directory.config.is_file() else None
     if config is not None:

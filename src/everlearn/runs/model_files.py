@@ -15,7 +15,8 @@ from everlearn.checkpoint.errors import (
     Unsupported,
     Untrusted,
 )
-from everlearn.checkpoint.files import set_aside
+from everlearn.checkpoint.files import open_file, reason_of, set_aside
+from everlearn.checkpoint.places import read_path
 from everlearn.checkpoint.store import CheckpointStore
 from everlearn.core.errors import ConfigError, StateError
 from everlearn.ppo.algorithm import PPO
@@ -87,23 +88,22 @@ def class_of(model: Path) -> type[PPO]:
 
 
 def existing(model: Path) -> Path:
-    """The path, if there is a file that can be read; a pipe could be waited for without end, and is none.
+    """The path of a file that can be read; its suffix ``.zip`` may be left out.
 
     Raises:
         ConfigError: If there is none.
         StateError: If it cannot be read.
     """
+    path = read_path(model)
     try:
-        if model.is_dir():
-            raise ConfigError(f"{model}: this is a directory. Name a file in it.")
-        if model.exists() and not model.is_file():
-            raise ConfigError(f"{model}: this is a pipe or a device. Name a regular file.")
-        with model.open("rb"):
-            return model
+        with open_file(path):
+            return path
     except FileNotFoundError as error:
         raise ConfigError(f"{model}: there is no such model. Name a run's directory or a model file.") from error
     except OSError as error:
-        raise StateError(f"{model}: it cannot be read ({error.strerror or error}). See to its permissions.") from error
+        raise StateError(
+            f"{model}: it cannot be read ({reason_of(error)}). See to its name and permissions."
+        ) from error
 
 
 def _best(store: CheckpointStore) -> Path:
@@ -167,4 +167,4 @@ def _kept(model: Path) -> str:
     try:
         return f"It is kept as {set_aside(model)}."
     except OSError as error:
-        return f"It could not be set aside ({error.strerror or error})."
+        return f"It could not be set aside ({reason_of(error)})."
