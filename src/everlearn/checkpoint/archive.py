@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from everlearn.checkpoint import layout, strict_json
 from everlearn.checkpoint.errors import CheckpointError, Corrupt, TooLarge, Unsupported, Untrusted
@@ -24,7 +25,6 @@ from everlearn.checkpoint.foreign import refusal
 from everlearn.checkpoint.limits import LIMITS, Limits
 from everlearn.core.errors import ArgumentError
 
-T = TypeVar("T")
 MANIFEST = layout.MANIFEST
 FORMAT, VERSION = "everlearn_v3", 3
 _WORTH_THREADS = 2**20  # bytes
@@ -43,15 +43,15 @@ def pack(members: Mapping[str, Buffer], about: Mapping[str, Any]) -> list[Buffer
     """
     layout.require_names(members)
     contents = [memoryview(content).cast("B") for content in members.values()]
-    sums = _of_each(lambda content: (hashlib.sha256(content).hexdigest(), zlib.crc32(content)), contents)
+    sums = _side_by_side([(function, content) for function in (_sha256, zlib.crc32) for content in contents])
+    shas, checksums = sums[: len(contents)], sums[len(contents) :]
     files = {
-        name: {"bytes": len(content), "sha256": sha}
-        for name, content, (sha, _) in zip(members, contents, sums, strict=True)
+        name: {"bytes": len(content), "sha256": sha} for name, content, sha in zip(members, contents, shas, strict=True)
     }
     head = {"format": FORMAT, "version": VERSION, "min_reader": VERSION}
     manifest = _readable({**head, **about, **head, "content_id": content_id(files), "files": files})
     contents = [memoryview(manifest), *contents]
-    checksums = [zlib.crc32(manifest), *(checksum for _, checksum in sums)]
+    checksums = [zlib.crc32(manifest), *checksums]
     size = sum(map(len, contents))
     if size > layout.LARGEST:
         remedy = "Save less of it, or train a smaller network."
@@ -101,7 +101,7 @@ class Archive:
     @cached_property
     def sha256(self) -> str:
         """Of the whole file, in hexadecimal."""
-        return hashlib.sha256(self.content).hexdigest()
+        return _sha256(self.content)
 
     def json(self, name: str) -> Any:
         """The value of a JSON member."""
@@ -198,7 +198,7 @@ def require_pinned(content: Buffer, sha256: str, file: object) -> None:
     """
     if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
         raise ArgumentError(f"sha256={sha256!r} is none. Give the 64 hexadecimal digits that everlearn inspect prints.")
-    found = hashlib.sha256(content).hexdigest()
+    found = _sha256(content)
     if found != sha256.lower():
         remedy = "Do not use it, unless you know who changed it."
         raise Untrusted(file, f"it is another file than was asked for: its SHA-256 is {found}, not {sha256}.", remedy)
@@ -229,7 +229,8 @@ def _require_hashes(members: Mapping[str, memoryview], manifest: Mapping[str, An
     files = manifest.get("files")
     if not isinstance(files, dict) or list(files) != list(members):
         raise Corrupt(file, "it lists other members than there are.", layout.REMEDY, MANIFEST)
-    for (name, content), sha in zip(members.items(), _hashes(list(members.values())), strict=True):
+    shas = _side_by_side([(_sha256, content) for content in members.values()])
+    for (name, content), sha in zip(members.items(), shas, strict=True):
         if files[name] != {"bytes": len(content), "sha256": sha}:
             written = files[name].get("sha256") if isinstance(files[name], dict) else files[name]
             raise Corrupt(file, f"its SHA-256 is {sha}, {layout.short(written)} was written.", layout.REMEDY, name)
@@ -237,15 +238,15 @@ def _require_hashes(members: Mapping[str, memoryview], manifest: Mapping[str, An
         raise Corrupt(file, "content_id is not that of its members.", layout.REMEDY, MANIFEST)
 
 
-def _hashes(contents: Sequence[memoryview]) -> list[str]:
-    return _of_each(lambda content: hashlib.sha256(content).hexdigest(), contents)
+def _sha256(content: Buffer) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _of_each(function: Callable[[memoryview], T], contents: Sequence[memoryview]) -> list[T]:
-    """The function of each, in their order; side by side where they are large: hashing lets other threads run."""
-    if sum(map(len, contents)) < _WORTH_THREADS:
-        return list(map(function, contents))
+def _side_by_side(works: Sequence[tuple[Callable[[memoryview], Any], memoryview]]) -> list[Any]:
+    """Each function of its content, in their order; in two threads where they are large: hashing lets others run."""
+    if sum(len(content) for _, content in works) < _WORTH_THREADS:
+        return [function(content) for function, content in works]
     with ThreadPoolExecutor(2) as pool:
-        largest_first = sorted(range(len(contents)), key=lambda index: -len(contents[index]))
-        results = {index: pool.submit(function, contents[index]) for index in largest_first}
-        return [results[index].result() for index in range(len(contents))]
+        largest_first = sorted(range(len(works)), key=lambda index: -len(works[index][1]))
+        done = pool.map(lambda index: works[index][0](works[index][1]), largest_first)
+        return [result for _, result in sorted(zip(largest_first, done, strict=True), key=itemgetter(0))]
