@@ -17,7 +17,7 @@ from tests.cli.modules import BROKEN
 
 TINY = """\
 env: {id: CartPole-v1, n_envs: 2}
-algorithm: {name: PPO, n_steps: 16, batch_size: 16, n_epochs: 1}
+algorithm: {name: PPO, n_steps: 16, batch_size: 16, n_epochs: 1, compile: false}
 total_timesteps: 64
 seed: 3
 logging: {evaluation_episodes: 2, baseline_episodes: 2, tensorboard: false}

@@ -21,9 +21,10 @@ def named(gradients: list[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def step_of(functional: FunctionalScaler):
     def step(state, hyper, grads, active):
-        factors = functional.factors(state, hyper, grads)
-        functional.observe_(state, hyper, grads, active)
-        return factors
+        gradient = functional.gather(grads)
+        factors = functional.factors(state, hyper, gradient)
+        functional.observe_(state, hyper, gradient, active)
+        return dict(zip(functional.names, factors, strict=True))
 
     return step
 
@@ -56,5 +57,6 @@ def test_an_inactive_step_leaves_every_bit_as_it_was():
     feed(scaler, random_steps(10, *SHAPES))
     before, functional = scaler.state_dict(), FunctionalScaler(scaler)
     for gradients in (*random_steps(1, *SHAPES), [torch.full(shape, torch.nan) for shape in SHAPES]):
-        functional.observe_(functional.state(), functional.hyper(), named(gradients), ~ACTIVE)
+        gradient = functional.gather(named(gradients))
+        functional.observe_(functional.state(), functional.hyper(), gradient, ~ACTIVE)
     assert all(torch.equal(tensor, before[name]) for name, tensor in scaler.state_dict().items())

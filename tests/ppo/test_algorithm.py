@@ -13,8 +13,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from everlearn import PPO, AdaptiveUPGD, DistributionalPPO
+from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.policy import parameters_by_part
-from everlearn.ppo.update import EagerRunner, Minibatch
+from everlearn.ppo.update import EagerRunner
 from tests.ppo.updates import learned, minibatch_for, model_of
 from tests.ppo.worlds import scripted
 

@@ -1,17 +1,26 @@
-"""Collecting: what is not finite is refused, and callbacks see what SB3's do."""
+"""Collecting: what is not finite is refused, callbacks see what SB3's do, and an actor may act for the policy."""
 
 from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
 import stable_baselines3
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from torch import Tensor
+from torch.testing import assert_close
 
 from everlearn import PPO, DistributionalPPO
 from everlearn.core.errors import NonFiniteError
+from everlearn.environments.finite import FiniteVecEnv
+from everlearn.environments.normaliser import Normaliser
+from everlearn.ppo.acting import Actor, actor_for
 from tests.ppo.updates import assert_identical, learned, model_of
 from tests.ppo.worlds import Script, Scripted, scripted
 
@@ -50,6 +59,14 @@ def bad_worlds() -> dict[str, tuple[VecEnv, str]]:
         "first observation": (
             DummyVecEnv([lambda: Scripted(GOOD), lambda: Scripted(GOOD, bad_observation_at=0)]),
             r"Environment 1 .* non-finite observation at its step 0: ",
+        ),
+        "reward, at a gate": (
+            FiniteVecEnv([lambda: Scripted(GOOD), lambda: Scripted(nan_reward)]),
+            r"Environment 1 .*reward at its step 3: nan",
+        ),
+        "observation, at a gate with a normaliser": (
+            Normaliser(DummyVecEnv([lambda: Scripted(GOOD, bad_observation_at=4)])),
+            r"Environment 0 .* non-finite observation at its step 4: ",
         ),
         "terminal observation": (
             DummyVecEnv([lambda: Scripted(LATE)] * 2 + [lambda: Scripted(LATE, bad_observation_at=3)]),
@@ -121,3 +138,91 @@ def test_a_callback_that_returns_false_ends_training_before_anything_is_learned(
     model.learn(64, callback=Stop())
     assert model.num_timesteps == 5
     assert_identical(learned(model), before)
+
+
+# --- an actor in the policy's place -----------------------------------------------------------------------------------
+
+
+def counted(model: PPO, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the model an actor; how many observations it has had at each call."""
+    calls: list[int] = []
+    act = Actor.__call__
+
+    def count(actor: Actor, observations: np.ndarray) -> Any:
+        calls.append(len(observations))
+        return act(actor, observations)
+
+    monkeypatch.setattr(Actor, "__call__", count)
+    space = model.observation_space
+    model._actor = actor_for(model.policy, np.zeros((model.n_envs, *space.shape), space.dtype))
+    assert model._actor is not None
+    monkeypatch.setattr(model, "_fast_actor", lambda: model._actor)
+    return calls
+
+
+class Buffers(BaseCallback):
+    """The buffer and torch's generator after each rollout, and what the locals hold at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffers: list[dict[str, Tensor]] = []
+        self.generators: list[Tensor] = []
+        self.locals_seen: list[dict[str, type]] = []
+
+    def _on_step(self) -> bool:
+        self.locals_seen.append({name: type(value) for name, value in self.locals.items() if name != "actor"})
+        return True
+
+    def _on_rollout_end(self) -> None:
+        names = ("observations", "actions", "rewards", "values", "log_probs", "advantages", "returns")
+        buffer = self.model.rollout_buffer
+        self.buffers.append({name: torch.as_tensor(getattr(buffer, name).copy()) for name in names})
+        self.generators.append(torch.get_rng_state())
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DistributionalPPO])
+@pytest.mark.parametrize("place", ["cartpole", "pendulum", "scripted, several numbers", "scripted, switches"])
+def test_an_actor_collects_what_the_policy_collects_and_draws_what_it_draws(
+    algorithm: type[PPO], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, calls = [], []
+    for has_actor in (False, True):
+        model = model_of(place, algorithm=algorithm, learning_rate=0.0)  # else rounding would grow from there on
+        if has_actor:
+            calls = counted(model, monkeypatch)
+        seen.append(Buffers())
+        model.learn(64, callback=seen[-1])
+    assert calls == [1] * 64
+    for one, other in zip(seen[0].buffers, seen[1].buffers, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-4)
+    for one, other in zip(seen[0].generators, seen[1].generators, strict=True):
+        assert torch.equal(one, other)
+    assert seen[0].locals_seen == seen[1].locals_seen
+
+
+def test_an_actor_learns_on_with_the_policys_new_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("pendulum")
+    counted(model, monkeypatch)
+    model.learn(32)
+    model.policy.load_state_dict(deepcopy(model.policy.state_dict()), assign=True)
+    model.policy.optimizer = model.policy._make_optimizer(1e-3)
+    model.learn(64)
+    assert model.logger.name_to_value["train/behaviour_log_prob_error"] < 1e-4
+    assert model.logger.name_to_value["train/behaviour_value_error"] < 1e-4
+
+
+def test_an_actor_stands_aside_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of()
+    calls = counted(model, monkeypatch)
+    model.policy.value_net.register_forward_hook(lambda *_: None)
+    model.learn(32)
+    assert calls == []
+
+
+def test_an_actor_of_another_policy_does_not_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of()
+    calls = counted(model, monkeypatch)
+    model.policy = deepcopy(model.policy)
+    with torch.no_grad():
+        model.collect_rollouts(model.env, model._setup_learn(64)[1], model.rollout_buffer, 4)
+    assert calls == []

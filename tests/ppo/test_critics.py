@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from everlearn import PPO
 from everlearn.core.errors import ArgumentError, ConfigError
+from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.policy import ActorCriticPolicy
-from everlearn.ppo.update import EagerRunner, Minibatch
+from everlearn.ppo.update import EagerRunner
 from everlearn.values import CriticEnsemble
 from tests.ppo.policies import ACTOR, CRITICS, KINDS, names_of
 from tests.ppo.updates import coefficients_of, learned, minibatch_for, model_of

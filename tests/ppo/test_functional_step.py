@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from everlearn import PPO
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.gradients.functional import FunctionalScaler
-from everlearn.ppo.update import Coefficients, Minibatch
+from everlearn.ppo.loss import Coefficients, Minibatch
 from tests.ppo.updates import (
     TensorsOf,
     assert_close_at_scale,
@@ -149,7 +149,7 @@ def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> No
     numbers, runner, before = numbers_of(traced.eager), runner_of(traced.eager), learned(traced.eager)
     for seed in (0, 1, 0, 1, 0):  # gradients that come again have a signal, which variance scaling sees
         minibatch = minibatch_for(traced.eager, seed)
-        stats, active = traced.update(minibatch, numbers)
+        stats, active, *_ = traced.update(minibatch, numbers)
         expected, outcome = runner.update(minibatch, numbers)
         assert (outcome, active.item(), stats.pop("skipped").item()) == ("moved", True, 0.0)
         assert stats.keys() == expected.keys()
@@ -166,7 +166,7 @@ def test_a_traced_update_is_the_eager_update_on_other_data(traced: Traced) -> No
 
 def test_an_inactive_update_changes_no_bit(traced: Traced) -> None:
     before = learned(traced.tensors.model)
-    stats, active = traced.update(minibatch_for(traced.eager, 6), numbers_of(traced.eager), active=False)
+    stats, active, *_ = traced.update(minibatch_for(traced.eager, 6), numbers_of(traced.eager), active=False)
     assert not active.item()
     assert stats["skipped"] == 0
     assert_identical(learned(traced.tensors.model), before)
@@ -176,7 +176,7 @@ def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(trac
     before = learned(traced.tensors.model)
     minibatch = minibatch_for(traced.eager, 7)
     numbers = numbers_of(traced.eager)
-    stats, active = traced.update(minibatch, coefficients_of(**{**vars(numbers), "target_kl": 1e-6}))
+    stats, active, *_ = traced.update(minibatch, coefficients_of(**{**vars(numbers), "target_kl": 1e-6}))
     assert not active.item()
     assert stats["skipped"] == 0
     assert_identical(learned(traced.tensors.model), before)
@@ -186,7 +186,7 @@ def test_after_target_kl_the_update_changes_no_bit_and_the_next_is_inactive(trac
 def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Traced, spoil: Any) -> None:
     before, scaler = learned(traced.tensors.model), traced.tensors.model.variance_gradient_scaler
     counted = 0 if scaler is None else scaler.skipped_steps
-    stats, active = traced.update(spoil(minibatch_for(traced.eager, 8)), numbers_of(traced.eager))
+    stats, active, *_ = traced.update(spoil(minibatch_for(traced.eager, 8)), numbers_of(traced.eager))
     assert (stats["skipped"].item(), active.item()) == (1.0, True)
     assert_identical(learned(traced.tensors.model), before)
     if scaler is not None:
@@ -196,7 +196,7 @@ def test_an_update_that_is_not_finite_changes_no_bit_and_is_counted(traced: Trac
 def test_a_loss_that_overflows_is_refused_although_its_gradient_is_finite() -> None:
     tensors = TensorsOf(model_of("pendulum"))
     before, minibatch = learned(tensors.model), with_infinite_loss(minibatch_for(tensors.model, 0))
-    stats, _ = tensors.step(*tensors.inputs(minibatch, coefficients_of(), tensors.next_noise()))
+    stats, *_ = tensors.step(*tensors.inputs(minibatch, coefficients_of(), tensors.next_noise()))
     assert stats["skipped"] == 1
     assert_identical(learned(tensors.model), before)
 
@@ -210,9 +210,10 @@ def test_gradients_too_large_to_be_squared_never_reach_the_functional_statistics
         weight.grad = grads["weight"].clone()
         eager.scale_gradients()
         eager.step()
-        factors = tensors.factors(tensors.state(), tensors.hyper(), grads)
-        tensors.observe_(tensors.state(), tensors.hyper(), grads, torch.tensor(True))
-        torch.testing.assert_close(factors["weight"] * grads["weight"], weight.grad)
+        gradient = tensors.gather(grads)
+        factors = tensors.factors(tensors.state(), tensors.hyper(), gradient)
+        tensors.observe_(tensors.state(), tensors.hyper(), gradient, torch.tensor(True))
+        torch.testing.assert_close(factors[0] * grads["weight"], weight.grad)
     torch.testing.assert_close(own.state_dict(), eager.state_dict())
     assert own.skipped_steps == 1
     assert own.get_scaling_factor() < 1.0

@@ -13,8 +13,8 @@ from everlearn import PPO, DistributionalPPO
 from everlearn.core.errors import ArgumentError
 from everlearn.ppo.action_kl import action_parameters
 from everlearn.ppo.kl import KLControl, PIDPenalty
+from everlearn.ppo.loss import mean_kl, ppo_loss
 from everlearn.ppo.rollout import read_rollout, recover_behaviour, rollout_kl
-from everlearn.ppo.update import mean_kl, ppo_loss
 from tests.ppo.updates import assert_identical, coefficients_of, learned, minibatch_for, model_of
 
 PLACES = ["cartpole", "pendulum", "scripted, several numbers", "scripted, switches"]

@@ -11,7 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
-from everlearn.ppo.update import EagerRunner, Minibatch
+from everlearn.ppo.loss import Minibatch
+from everlearn.ppo.update import EagerRunner
 from tests.ppo.together import assert_finite, everything
 from tests.ppo.updates import coefficients_of, learned, minibatch_for, model_of, runner_of
 

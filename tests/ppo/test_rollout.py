@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch.testing import assert_close
 
 from everlearn import PPO, DistributionalPPO
 from everlearn.ppo import rollout as rollout_module
-from everlearn.ppo.rollout import Rollout, read_rollout, recover_behaviour
+from everlearn.ppo.rollout import Rollout, add_step, compute_advantages, read_rollout, recover_behaviour
 from everlearn.values import ValueDistribution
 from tests.ppo.updates import model_of
 from tests.ppo.worlds import Script, scripted, world
@@ -161,6 +163,110 @@ def test_truncation_adds_the_discounted_value_and_cuts_the_recursion(ending: str
     assert advantages == pytest.approx(expected)
 
 
+def random_buffer(seed: int, kind: type[RolloutBuffer] = RolloutBuffer, **arguments: Any) -> RolloutBuffer:
+    """A full buffer of random steps, whose episodes end now and then."""
+    rng = np.random.default_rng(seed)
+    steps, environments = int(rng.integers(1, 12)), int(rng.integers(1, 5))
+    space = spaces.Box(-1, 1, (2,))
+    settings = {"gamma": float(rng.random()), "gae_lambda": float(rng.random()), **arguments}
+    buffer = kind(steps, space, space, "cpu", n_envs=environments, **settings)
+    for name in ("rewards", "values"):
+        setattr(buffer, name, rng.normal(size=(steps, environments)).astype(np.float32))
+    buffer.episode_starts = (rng.random((steps, environments)) < 0.2).astype(np.float32)
+    return buffer
+
+
+def both_advantages(seed: int, last_values: Callable[[int], Tensor], **arguments: Any) -> list[RolloutBuffer]:
+    """Ours, then SB3's."""
+    buffers = [random_buffer(seed, **arguments) for _ in range(2)]
+    values = last_values(buffers[0].n_envs)
+    dones = np.random.default_rng(seed).random(buffers[0].n_envs) < 0.5
+    compute_advantages(buffers[0], values, dones)
+    buffers[1].compute_returns_and_advantage(values, dones)
+    return buffers
+
+
+@pytest.mark.parametrize("arguments", [{}, {"gamma": 1.0, "gae_lambda": 1.0}, {"gamma": np.float64(0.99)}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_advantages_and_returns_have_the_bits_of_sb3s(arguments: dict[str, Any], dtype: torch.dtype) -> None:
+    for seed in range(40):
+        mine, theirs = both_advantages(
+            seed, lambda count: torch.linspace(-1, 2, count, dtype=dtype)[:, None], **arguments
+        )
+        assert mine.advantages.tobytes() == theirs.advantages.tobytes()
+        assert mine.returns.tobytes() == theirs.returns.tobytes()
+        assert mine.returns.dtype == theirs.returns.dtype
+
+
+class OwnAdvantages(RolloutBuffer):
+    """A user's buffer, with advantages of its own."""
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
+        self.advantages[:] = 5.0
+
+
+def test_a_buffers_own_advantages_are_used() -> None:
+    mine, _ = both_advantages(0, lambda count: torch.zeros(count, 1), kind=OwnAdvantages)
+    assert (mine.advantages == 5.0).all()
+    replaced = random_buffer(0)
+    replaced.compute_returns_and_advantage = lambda last_values, dones: None
+    compute_advantages(replaced, torch.zeros(replaced.n_envs, 1), np.zeros(replaced.n_envs, bool))
+    assert (replaced.advantages == 0.0).all()
+
+
+# --- filling the buffer -----------------------------------------------------------------------------------------------
+
+OBSERVATIONS: dict[str, tuple[type[RolloutBuffer], spaces.Space[Any]]] = {
+    "vectors": (RolloutBuffer, spaces.Box(-1, 1, (3,), np.float32)),
+    "images": (RolloutBuffer, spaces.Box(0, 255, (1, 4, 4), np.uint8)),
+    "numbers": (RolloutBuffer, spaces.Discrete(5)),
+    "dictionaries": (DictRolloutBuffer, spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Discrete(3)})),
+}
+ACTIONS = [spaces.Discrete(4), spaces.Box(-1, 1, (2, 2)), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(3)]
+
+
+def random_step(buffer: RolloutBuffer, seed: int) -> tuple[Any, ...]:
+    """What the collection adds."""
+    rng, count = np.random.default_rng(seed), buffer.n_envs
+    batched = batch_space(buffer.observation_space, count)
+    batched.seed(seed)
+    actions = batch_space(buffer.action_space, count)
+    actions.seed(seed)
+    rewards, starts = rng.normal(size=count).astype(np.float32), rng.random(count) < 0.5
+    values, log_probs = torch.as_tensor(rng.normal(size=(2, count)), dtype=torch.float32)
+    return batched.sample(), actions.sample(), rewards, starts, values[:, None], log_probs
+
+
+@pytest.mark.parametrize("action_space", ACTIONS, ids=str)
+@pytest.mark.parametrize("kind", OBSERVATIONS)
+def test_a_step_is_added_as_the_buffer_would(kind: str, action_space: spaces.Space[Any]) -> None:
+    buffer_class, space = OBSERVATIONS[kind]
+    mine, theirs = (buffer_class(3, space, action_space, "cpu", n_envs=2) for _ in range(2))
+    for seed in range(3):
+        step = random_step(mine, seed)
+        add_step(mine, step)
+        theirs.add(*step)
+        assert (mine.pos, mine.full) == (theirs.pos, theirs.full)
+        step[2][:] = 77.0  # what a caller does with its arrays later is nothing to the buffer
+    for name in ("observations", "actions", "rewards", "episode_starts", "values", "log_probs"):
+        np.testing.assert_equal(getattr(mine, name), getattr(theirs, name))
+
+
+def test_a_buffers_own_way_to_add_is_used() -> None:
+    class Counting(RolloutBuffer):
+        def add(self, *args: Any) -> None:
+            self.added = len(args)
+
+    space = spaces.Box(-1, 1, (3,), np.float32)
+    buffer = Counting(3, space, space, "cpu")
+    add_step(buffer, random_step(buffer, 0))
+    assert buffer.added == 6
+    replaced = RolloutBuffer(3, space, space, "cpu")
+    replaced.add = lambda *args: None
+    add_step(replaced, random_step(replaced, 0))
+    assert replaced.pos == 0
+
+
 # --- the behaviour policy ---------------------------------------------------------------------------------------------
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -266,7 +372,7 @@ def test_minibatches_are_numpys_permutation_of_dictionaries_too() -> None:
     np.random.seed(5)
     order = torch.as_tensor(np.random.permutation(20))
     np.random.seed(5)
-    minibatches = list(rollout.minibatches(8))
+    minibatches = [rollout.samples.rows(rows) for rows in rollout.batches(8)]
     assert [len(minibatch.returns) for minibatch in minibatches] == [8, 8, 4]
     for key, values in rollout.samples.observations.items():
         assert torch.equal(torch.cat([minibatch.observations[key] for minibatch in minibatches]), values[order])

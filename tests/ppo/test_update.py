@@ -14,8 +14,9 @@ from torch import Tensor
 from everlearn import PPO
 from everlearn.gradients.functional import FunctionalScaler
 from everlearn.ppo import update
+from everlearn.ppo.loss import Minibatch, ppo_loss
 from everlearn.ppo.policy import Evaluation
-from everlearn.ppo.update import Minibatch, ppo_loss, unchecked_distributions
+from everlearn.ppo.update import unchecked_distributions
 from everlearn.values import CriticEnsemble, ScalarHead, clipped_prediction_loss, reductions
 from tests.ppo.updates import (
     TensorsOf,

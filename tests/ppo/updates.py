@@ -14,9 +14,9 @@ from torch import Tensor
 from everlearn import PPO, DistributionalPPO
 from everlearn.gradients.functional import FunctionalScaler
 from everlearn.optim.functional import functional
-from everlearn.optim.noise import make_stream
 from everlearn.ppo.action_kl import action_parameters
-from everlearn.ppo.update import Coefficients, EagerRunner, FunctionalStep, Minibatch
+from everlearn.ppo.loss import Coefficients, Minibatch
+from everlearn.ppo.update import EagerRunner, FunctionalStep
 from everlearn.values.reduction import critic_means
 from tests.ppo.worlds import world
 
@@ -167,15 +167,7 @@ class TensorsOf:
             torch.tensor(active),
         )
 
-    def next_noise(self) -> dict[str, Tensor]:
-        """What the optimizer will draw in its next step, by name; its stream stays where it is."""
-        names = self.optimizer.noisy()
-        if not names:
-            return {}
-        state = self.model.policy.optimizer.state_dict()["noise"]
-        stream = make_stream(state["kind"], 0)
-        stream.load_state_dict(state)
-        params = [self.optimizer.params[name] for name in names]
-        numbers = stream.draw(sum(p.numel() for p in params), torch.float32, self.model.device).clone()
-        pieces = numbers.split([p.numel() for p in params])
-        return {name: piece.view(p.shape) for name, piece, p in zip(names, pieces, params, strict=True)}
+    def next_noise(self) -> Tensor:
+        """What the optimizer will draw in its next step; its stream stays where it is."""
+        with self.optimizer.kept_noise():
+            return self.optimizer.draw_noise().clone()

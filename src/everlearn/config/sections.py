@@ -118,6 +118,7 @@ class AlgorithmConfig(Section):
     normalize_returns: bool | None = None
     kl_penalty: Switch | None = None
     divergence: Spec | None = None
+    compile: Literal["auto"] | bool = "auto"
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> AlgorithmConfig:

@@ -43,6 +43,26 @@ class FlatLayout:
         """The sum over the elements of each tensor in float64, (n,)."""
         return torch.segment_reduce(flat.double(), "sum", lengths=self._repeats, unsafe=True)
 
+    def norms(self, flat: Tensor) -> Tensor:
+        """The norm of the elements of each tensor, (n,)."""
+        return torch.stack(torch._foreach_norm(self.views(flat)))
+
     def expand(self, per_tensor: Tensor) -> Tensor:
         """One value per tensor, (n,), repeated for each of its elements, (numel,)."""
         return torch.repeat_interleave(per_tensor, self._repeats, output_size=self.numel)
+
+
+class TracedLayout(FlatLayout):
+    """The same in operations that a compiler turns into plain loops."""
+
+    def gather(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """The tensors side by side, (numel,)."""
+        return torch.cat([tensor.reshape(-1) for tensor in tensors]).to(dtype)
+
+    def norms(self, flat: Tensor) -> Tensor:
+        """The norm of the elements of each tensor, (n,)."""
+        return torch.stack([torch.linalg.vector_norm(view) for view in self.views(flat)])
+
+    def expand(self, per_tensor: Tensor) -> Tensor:
+        """One value per tensor, (n,), repeated for each of its elements, (numel,)."""
+        return torch.cat([value.expand(size) for value, size in zip(per_tensor.unbind(), self.sizes, strict=True)])

@@ -120,7 +120,13 @@ class GradientHistory:
             for part, flat in (("mean", self.mean), ("ss", self.ss))
             for name, view in zip(self.names, self.layout.views(flat), strict=True)
         }
-        return elementwise | {
+        return elementwise | {name: tensor for name, tensor in self.vectors().items() if name not in ("mean", "ss")}
+
+    def vectors(self) -> dict[str, Tensor]:
+        """The same with ``mean`` and ``ss`` whole, as vectors over all elements."""
+        return {
+            "mean": self.mean,
+            "ss": self.ss,
             "c": self.c,
             "q": self.q,
             "grad_mean_ema": self.grad_mean_ema,

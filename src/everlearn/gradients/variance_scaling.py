@@ -166,6 +166,11 @@ class VarianceGradientScaler:
         """The factor of each parameter at the next step, by name."""
         return dict(zip(self.history.names, self.factors().tolist(), strict=True))
 
+    @property
+    def groups(self) -> list[int]:
+        """The number of the group of each parameter."""
+        return self._groups
+
     def same_scope(self) -> Tensor | None:
         """(n, n), 1 where two parameters are measured together; None where each is alone."""
         return scope_matrix(self.scope, self._groups, like=self.history.c)

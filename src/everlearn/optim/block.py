@@ -77,4 +77,4 @@ class Block:
         """The root mean square of each parameter's view: (n,), or 0-d for a block of one."""
         if self.layout is None:
             return torch.linalg.vector_norm(flat) / flat.numel() ** 0.5  # type: ignore[no-any-return]
-        return torch.stack(torch._foreach_norm(self.views(flat))) / self.layout.root_sizes.to(flat.dtype)
+        return self.layout.norms(flat) / self.layout.root_sizes.to(flat.dtype)

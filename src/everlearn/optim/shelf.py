@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,25 +41,25 @@ class Span:
     def __init__(self, first: int, params: list[Tensor], block: Block) -> None:
         self.block = block
         self.first, self.last = first, first + len(params)
-        self._params = params
+        self.params = params
         self._gathered = block.layout is not None
         if block.layout is not None:
             self._param_views, self._grad_views = block.layout.views(block.param), block.layout.views(block.grad)
 
     def load(self) -> None:
         """Bring weights and gradients into the block."""
-        grads = [param.grad for param in self._params if param.grad is not None]
+        grads = [param.grad for param in self.params if param.grad is not None]
         if self._gathered:
-            torch._foreach_copy_(self._param_views, self._params)
+            torch._foreach_copy_(self._param_views, self.params)
             torch._foreach_copy_(self._grad_views, grads)
         else:
-            self.block.param = self._params[0].detach()
+            self.block.param = self.params[0].detach()
             self.block.grad = grads[0].contiguous()
 
     def store(self) -> None:
         """Take the new weights from the block to the parameters."""
         if self._gathered:
-            torch._foreach_copy_(self._params, self._param_views)
+            torch._foreach_copy_(self.params, self._param_views)
 
     def pick(self, per_parameter: Tensor) -> Tensor:
         """The values of this span's parameters: (n,), or 0-d when the block is one parameter."""
@@ -114,6 +114,20 @@ class Shelf:
             for index in range(len(self.params))
         ]
 
+    def state_of(self, span: Span) -> dict[str, Tensor]:
+        """The state of a span's parameters together, as views: averages over all elements, counters (n, ...)."""
+        rows = slice(span.first, span.last)
+        counters = {"step": self._steps[rows], "ema_weights": self._weights[rows]}
+        return {**counters, "update_rms": span.pick(self._update_rms), **span.block.state}
+
+    def shares_weights(self) -> bool:
+        """Whether all parameters had their gradients together, so that they have one running weight per average."""
+        return bool((self._weights == self._weights[:1]).all())
+
+    def plan(self) -> list[Span]:
+        """The spans of all parameters, not loaded."""
+        return self._plan([size > 0 for size in self.layout.sizes])
+
     def is_outdated(self) -> bool:
         """Whether the parameters have gone to another device or dtype than the shelf was made for."""
         return any((param.device, param.dtype) != self._made_for for param in self.params)
@@ -127,8 +141,8 @@ class Shelf:
             self._positions = (identities, positions)
         return self._positions[1]
 
-    def spans(self, decays: Sequence[float], adaptive_noise: bool) -> list[Span]:
-        """The spans of the parameters that have a gradient, loaded, their counters advanced."""
+    def spans(self, decays: Sequence[float] | None, adaptive_noise: bool) -> list[Span]:
+        """The spans of the parameters that have a gradient, loaded, their counters advanced by the decays if given."""
         present = tuple(
             size > 0 and param.grad is not None for param, size in zip(self.params, self.layout.sizes, strict=True)
         )
@@ -138,20 +152,18 @@ class Shelf:
             if len(self._spans) == KEPT_PLANS:
                 self._spans.clear()
             self._spans[present] = self._plan(present)
-        weigh = self._advance(present, decays)
+        if decays is not None:
+            self._advance(present, decays)
+        rows: list[list[float]] = self._weights.tolist()
         for span in self._spans[present]:
             span.load()
-            span.block.weights = weigh(span)
+            span.block.weights = self._weights_of(span, rows)
             span.block.update_rms = span.pick(self._update_rms) if adaptive_noise else None
         return self._spans[present]
 
-    def _advance(self, present: tuple[bool, ...], decays: Sequence[float]) -> Callable[[Span], dict[str, Scalar]]:
-        """Count the step; returns what gives a span the running weights of its averages.
-
-        Parameters that always had their gradients together share their counters: then the weights are floats.
-        """
+    def _advance(self, present: tuple[bool, ...], decays: Sequence[float]) -> None:
+        """Count the step."""
         betas = torch.tensor(decays, dtype=torch.float64)
-        names = (*self.averages, "update_rms")
         if all(present):
             self._steps.add_(1)
             advance_weights_(self._weights, betas)
@@ -159,15 +171,14 @@ class Shelf:
             for index in (index for index, here in enumerate(present) if here):
                 self._steps[index].add_(1)
                 advance_weights_(self._weights[index], betas)
-        rows: list[list[float]] = self._weights.tolist()
 
-        def weigh(span: Span) -> dict[str, Scalar]:
-            if all(row == rows[span.first] for row in rows[span.first : span.last]):
-                return dict(zip(names, rows[span.first], strict=True))
-            columns = self._weights[span.first : span.last].to(dtype=self.dtype, device=self.device)
-            return {name: columns[:, index] for index, name in enumerate(names)}
-
-        return weigh
+    def _weights_of(self, span: Span, rows: Sequence[Sequence[float]]) -> dict[str, Scalar]:
+        """The running weights of a span's averages; floats where its parameters share them."""
+        names = (*self.averages, "update_rms")
+        if all(row == rows[span.first] for row in rows[span.first : span.last]):
+            return dict(zip(names, rows[span.first], strict=True))
+        columns = self._weights[span.first : span.last].to(dtype=self.dtype, device=self.device)
+        return {name: columns[:, index] for index, name in enumerate(names)}
 
     def _plan(self, present: Sequence[bool]) -> list[Span]:
         """Runs of small neighbours are gathered; a large contiguous parameter of the state's dtype works in place."""

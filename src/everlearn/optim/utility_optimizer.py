@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, Literal, overload
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from everlearn.core.errors import ArgumentError, StateError, require_in_range, suggestion
+from everlearn.core.errors import ArgumentError, require_in_range, suggestion
 from everlearn.core.rng import private_seed
 from everlearn.optim import rules
 from everlearn.optim.block import Block, Hyper, Scalar
 from everlearn.optim.diagnostics import step_diagnostics
 from everlearn.optim.directions import Direction
 from everlearn.optim.noise import make_stream, restored_stream
+from everlearn.optim.saved_state import require_saved
 from everlearn.optim.scopes import SCOPES, largest_utility, scope_etas
 from everlearn.optim.shelf import Shelf, Span, hyper_floats, is_large, state_dtype
 
@@ -134,11 +136,9 @@ class UtilityOptimizer(torch.optim.Optimizer):
             StateError: If groups, a parameter's state or the noise are missing, incomplete or do not fit; then nothing
                 has changed.
         """
-        self._check_saved_groups(state_dict["param_groups"])
+        require_saved(state_dict, self)
         saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
-        for index, param in zip(saved_ids, params, strict=True):
-            self._check_saved(state_dict["state"].get(index, {}), index, param)
         noise = restored_stream(state_dict.get("noise", {}))
         self._follow_moved_parameters()
         super().load_state_dict({"state": state_dict["state"], "param_groups": state_dict["param_groups"]})
@@ -147,31 +147,6 @@ class UtilityOptimizer(torch.optim.Optimizer):
             shelf.fill([saved[param] for param in shelf.params])
             self.state.update(zip(shelf.params, shelf.states(), strict=True))
         self._noise = noise
-
-    def _check_saved_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        found, expected = ([len(group["params"]) for group in each] for each in (groups, self.param_groups))
-        if found != expected:
-            raise StateError(
-                f"The saved groups hold {found} parameters, those of this optimizer {expected}. "
-                "Make the optimizer with the groups that it had when it was saved."
-            )
-        own = self.param_groups[0].keys() & self.defaults.keys()  # torch adds a default of its own when it loads
-        lacking = sorted({name for group in groups for name in own - group.keys()})
-        if lacking:
-            raise StateError(
-                f"The saved groups lack {lacking}: {type(self).__name__} did not write them. "
-                "Load the state into the optimizer class that saved it."
-            )
-
-    def _check_saved(self, values: Mapping[str, Any], index: int, param: Tensor) -> None:
-        for name, tensor in self.state[param].items():
-            if name not in values:
-                raise StateError(
-                    f"The saved state of parameter {index} lacks '{name}': {type(self).__name__} did not write it. "
-                    "Load the state into the optimizer class that saved it."
-                )
-            if values[name].shape != tensor.shape:
-                raise StateError(f"'{name}' of parameter {index}: expected {tensor.shape}, found {values[name].shape}.")
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles carry, the noise included."""
@@ -218,19 +193,50 @@ class UtilityOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._follow_moved_parameters()
-        spans = [
-            (span, hyper)
-            for group, shelves in zip(self.param_groups, self._shelves, strict=True)
-            for hyper in (self.hyper(group),)
-            for shelf in shelves
-            for span in self._spans_of(shelf, hyper)
-        ]
-        self._factors = None
+        spans = self._loaded_spans(count=True)
         self._draw_noise(spans)
         self._update([(span.block, hyper) for span, hyper in spans])
         for span, _ in spans:
             span.store()
         return loss
+
+    @torch.no_grad()
+    def remember_step(self) -> None:
+        """Look at a step that was taken on parameters, gradients and state from outside, for ``diagnostics``."""
+        blocks = [(span.block, hyper) for span, hyper in self._loaded_spans(count=False)]
+        for block, hyper in blocks:
+            block.noise = block.param if hyper["sigma"] > 0 else None  # of which only the presence counts
+        self._last_step = (blocks, scope_etas(blocks, [largest_utility(block, hyper) for block, hyper in blocks]))
+
+    def shelves(self) -> dict[tuple[int, int], Shelf]:
+        """Where the state lies, by the number of the group and the shelf's own in it, in the order of the noise."""
+        self._follow_moved_parameters()
+        return {(group, number): s for group, shelves in enumerate(self._shelves) for number, s in enumerate(shelves)}
+
+    def draw_noise(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The next standard normal numbers of the optimizer's stream, (size,); valid until the next draw."""
+        return self._noise.draw(size, dtype, device)
+
+    @contextmanager
+    def kept_noise(self) -> Iterator[None]:
+        """Inside, numbers are drawn that will be drawn again afterwards."""
+        state = self._noise.state_dict()
+        try:
+            yield
+        finally:
+            self._noise = restored_stream(state)
+
+    def _loaded_spans(self, *, count: bool) -> list[tuple[Span, Hyper]]:
+        """Every span with its group's hyper-parameters, loaded, with the factors of this step; maybe counting it."""
+        spans = [
+            (span, hyper)
+            for group, shelves in zip(self.param_groups, self._shelves, strict=True)
+            for hyper in (self.hyper(group),)
+            for shelf in shelves
+            for span in self._spans_of(shelf, hyper, count=count)
+        ]
+        self._factors = None
+        return spans
 
     def hyper(self, group: Mapping[str, Any]) -> Hyper:
         """The hyper-parameters that the rules see of a group."""
@@ -242,8 +248,8 @@ class UtilityOptimizer(torch.optim.Optimizer):
         noise_beta = hyper["noise_beta"] if hyper["adaptive_noise"] else 1.0
         return (beta_utility, *self.direction.decays(hyper), noise_beta)
 
-    def _spans_of(self, shelf: Shelf, hyper: Hyper) -> list[Span]:
-        spans = shelf.spans(self.decays(hyper), hyper["adaptive_noise"])  # type: ignore[arg-type]
+    def _spans_of(self, shelf: Shelf, hyper: Hyper, *, count: bool) -> list[Span]:
+        spans = shelf.spans(self.decays(hyper) if count else None, hyper["adaptive_noise"])  # type: ignore[arg-type]
         factors = self._factors_of(shelf)
         for span in spans:
             scale = None if factors is None else span.pick(factors)

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from everlearn.gradients import VarianceGradientScaler
+from everlearn.ppo.compilation import CompileChoice, UpdateCompiler, require_choice
 from everlearn.ppo.construction import check_batch_size, choose_optimizer, policy_arguments
 from everlearn.ppo.divergence import DivergenceGuard, DivergenceSpec, divergence_controls
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
@@ -95,6 +96,8 @@ class PPO(SavedLearner):
             ``"early_stop"``, ``"adaptive_lr"``), a ``{"kind": ...}`` mapping or a ``KLControl``.
         divergence: What follows when updates in a row meet a loss or gradient that is not finite: ``"stop"``,
             ``"restore"``, a ``{"kind": ...}`` mapping or a ``DivergenceControl``.
+        compile: Whether the update is compiled to one graph: True, False, or ``"auto"`` for trainings that are long
+            enough to pay for it. What cannot be compiled stays eager, with one warning.
 
     Raises:
         ArgumentError: If an argument is outside its range or contradicts another.
@@ -151,7 +154,9 @@ class PPO(SavedLearner):
         normalize_returns: bool | None = None,
         kl_penalty: KLSpec | None = None,
         divergence: DivergenceSpec | None = None,
+        compile: CompileChoice = "auto",
     ) -> None:
+        require_choice(compile)
         super().__init__(
             policy,
             env,
@@ -175,6 +180,7 @@ class PPO(SavedLearner):
             _init_setup_model=False,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
+        self.compile, self.update_compiler = compile, UpdateCompiler()
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range  # type: ignore[assignment]

@@ -10,8 +10,8 @@ from torch import Tensor
 from everlearn.gradients import VarianceGradientScaler
 from everlearn.optim.utility_optimizer import UtilityOptimizer
 from everlearn.ppo.evaluator import Evaluator
+from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.rollout import Rollout
-from everlearn.ppo.update import Minibatch
 
 PROBE_SIZE = 512
 TAIL = 0.1

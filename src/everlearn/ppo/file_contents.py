@@ -143,12 +143,17 @@ def about(model: PersistentLearner, kind: str) -> dict[str, Any]:
         "performance": None,
         "resume": {"level": "weights", "reasons": ["environments are not part of the file"]},
         "parent": model.parent_content,
-        **origin(model.device),
+        **origin(model.device, compiled=model.update_compiler.compiled),
     }
 
 
-def origin(device: torch.device) -> dict[str, Any]:
-    """When, with what and on what a file is written."""
+def origin(device: torch.device, **how: Any) -> dict[str, Any]:
+    """When, with what and on what a file is written.
+
+    Args:
+        device: Of what is in it.
+        how: What else is known of how it was computed.
+    """
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": libraries(),
@@ -158,6 +163,7 @@ def origin(device: torch.device) -> dict[str, Any]:
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "machine": platform.machine(),
             "system": platform.system(),
+            **how,
         },
     }
 

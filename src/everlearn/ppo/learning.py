@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Self
 
@@ -13,15 +13,18 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 
 from everlearn.core.errors import OrderError
-from everlearn.core.metrics import RunningMeans
+from everlearn.core.metrics import Row, RunningMeans
 from everlearn.gradients import VarianceGradientScaler
+from everlearn.ppo.acting import Actor, actor_for
+from everlearn.ppo.compilation import CompileChoice, UpdateCompiler, Updates, pays
 from everlearn.ppo.diagnostics import Probe, critic_metrics, optimizer_metrics, scaler_metrics
 from everlearn.ppo.divergence import DivergenceGuard
 from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.kl import KLControl
+from everlearn.ppo.loss import Coefficients
 from everlearn.ppo.policy import parameters_by_part
 from everlearn.ppo.rollout import Behaviour, Rollout, RolloutCollector, read_rollout, recover_behaviour, rollout_kl
-from everlearn.ppo.update import Coefficients, EagerRunner
+from everlearn.ppo.update import EagerRunner, Outcome
 
 BEHAVIOUR_TOLERANCE = 1e-2
 """How far recovered log-probabilities, and relative to the largest the values, may be off before the user is told."""
@@ -39,6 +42,8 @@ class RolloutLearner(RolloutCollector):
     variance_gradient_scaler: VarianceGradientScaler | None
     kl_controller: KLControl | None
     divergence_guard: DivergenceGuard
+    compile: CompileChoice
+    update_compiler: UpdateCompiler
     _probe: Probe | None = None
     _warned_of_behaviour = False
 
@@ -97,6 +102,7 @@ class RolloutLearner(RolloutCollector):
         Here the return scale moves, the buffer gets its size, and what may have to be restored is kept.
         """
         self.rollout_buffer.buffer_size = self.n_steps  # in force from its next reset
+        self._actor = self._fast_actor()
         ensemble = self.evaluator.ensemble
         if ensemble.return_scale is not None:
             ensemble.refresh_scale_(self.policy.value_nets())  # type: ignore[operator]
@@ -118,35 +124,45 @@ class RolloutLearner(RolloutCollector):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         coefficients = self._coefficients()
-        runner = EagerRunner(self.evaluator, self.policy.optimizer, self._linked_scaler())
-        means, goes_on = RunningMeans(), True
+        updates = self._updates(rollout, coefficients)
+        means, before_last_epoch = RunningMeans(), 0
         for _ in range(self.n_epochs):
-            epoch_kl = RunningMeans()
-            goes_on = self._learn_once(rollout, runner, coefficients, means, epoch_kl)
+            before_last_epoch = len(means)
+            goes_on = self._learn_once(updates(rollout.batches(self.batch_size)), means)
             self._n_updates += 1
             if not goes_on:
                 break
         if self.divergence_guard.has_diverged:
             self._restore()
-        elif self.kl_controller is not None and means.series():  # some update was not skipped
+        elif self.kl_controller is not None and len(means):  # some update was not skipped
             self._control_kl(self.kl_controller, rollout)
-        self._record(means, epoch_kl, coefficients, rollout)
+        self._record(means, before_last_epoch, coefficients, rollout)
 
-    def _learn_once(
-        self,
-        rollout: Rollout,
-        runner: EagerRunner,
-        coefficients: Coefficients,
-        means: RunningMeans,
-        epoch_kl: RunningMeans,
-    ) -> bool:
+    def _updates(self, rollout: Rollout, coefficients: Coefficients) -> Updates:
+        """What does the updates of this rollout: a compiled graph where it pays, else the eager runner."""
+        eager = EagerRunner(self.evaluator, self.policy.optimizer, self._linked_scaler())
+        return self.update_compiler.updates(eager, rollout, self.batch_size, coefficients, self._is_worth_compiling())
+
+    def _is_worth_compiling(self) -> bool:
+        """Whether what equals the plain code to rounding may take its place, as the argument ``compile`` says."""
+        rollout = self.n_steps * self.n_envs
+        return pays(
+            self.compile, self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
+        )
+
+    def _fast_actor(self) -> Actor | None:
+        """What acts in the policy's place; None for the policy itself."""
+        if not self._is_worth_compiling():
+            return None
+        kept = self._actor is not None and self._actor.policy is self.policy
+        return self._actor if kept else actor_for(self.policy, self._last_obs)
+
+    def _learn_once(self, updates: Iterator[tuple[Row, Outcome]], means: RunningMeans) -> bool:
         """One pass over the rollout; False where the KL has grown too large or training diverges."""
-        for minibatch in rollout.minibatches(self.batch_size):
-            stats, outcome = runner.update(minibatch, coefficients)
+        for row, outcome in updates:
             self.divergence_guard.count(skipped=outcome == "skipped")
             if outcome != "skipped":  # one NaN would blot out the means of all the others
-                epoch_kl.add({"approx_kl": stats.pop("approx_kl")})
-                means.add(stats)
+                means.add(row)
             if outcome == "stopped" or self.divergence_guard.has_diverged:
                 return False
         return True
@@ -227,16 +243,17 @@ class RolloutLearner(RolloutCollector):
         return scaler
 
     def _record(
-        self, means: RunningMeans, epoch_kl: RunningMeans, coefficients: Coefficients, rollout: Rollout
+        self, means: RunningMeans, before_last_epoch: int, coefficients: Coefficients, rollout: Rollout
     ) -> None:
-        """Log under SB3's names, and ours under new ones."""
-        values = means.means()
+        """Log under SB3's names, and ours under new ones; SB3's approximate KL is that of the last epoch alone."""
+        values, series = means.means(), means.series()
         buffer = self.rollout_buffer
         record = self.logger.record
         for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction"):
             record(f"train/{name}", values.get(name, math.nan))
-        record("train/approx_kl", epoch_kl.means().get("approx_kl", math.nan))
-        record("train/loss", means.series().get("loss", [math.nan])[-1])
+        last_kl = series.get("approx_kl", [])[before_last_epoch:]
+        record("train/approx_kl", sum(last_kl) / len(last_kl) if last_kl else math.nan)
+        record("train/loss", series.get("loss", [math.nan])[-1])
         record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
         if "log_std" in dict(self.policy.named_parameters()):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
@@ -245,6 +262,7 @@ class RolloutLearner(RolloutCollector):
         if coefficients.clip_range_vf is not None:
             record("train/clip_range_vf", coefficients.clip_range_vf)
         record("train/skipped_updates", self.skipped_updates)
+        record("train/compiled", float(bool(self.update_compiler.compiled)))
         record("train/restores", self.divergence_guard.restores)
         probe = Probe.of(rollout)
         self._probe = self._probe or probe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +11,31 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch import Tensor
 
 from everlearn.core.finite import require_finite
+from everlearn.environments.finite import FiniteVecEnv
+from everlearn.environments.normaliser import Normaliser
+from everlearn.ppo.acting import Actor
 from everlearn.ppo.action_kl import action_parameters
 from everlearn.ppo.evaluator import Evaluator
-from everlearn.ppo.update import Minibatch, mean_kl, rows
+from everlearn.ppo.loss import Minibatch, mean_kl, rows
 
+GATES = (FiniteVecEnv, Normaliser)
+"""Environments that have refused what is not finite when a step returns."""
 CHUNK = 4096
 """Samples per forward pass over a whole rollout."""
 
 
 class RolloutCollector(OnPolicyAlgorithm):
     """SB3's rollout collection, which refuses rewards and observations that are not finite."""
+
+    _actor: Actor | None = None
+    """Acts in the policy's place while rollouts are collected; None: the policy itself, bit for bit as in SB3."""
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -56,19 +64,20 @@ class RolloutCollector(OnPolicyAlgorithm):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        actor = self._ready_actor()
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            with torch.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                actions, values, log_probs = self.policy(obs_tensor)
+            obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            actions, values, log_probs = self._decided(actor, obs_tensor)
             actions = actions.cpu().numpy()
             clipped_actions = self._within_bounds(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             steps = self.num_timesteps // env.num_envs
-            self._require_finite(new_obs, rewards, steps)
+            if type(env) not in GATES:
+                self._require_finite(new_obs, rewards, steps)
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -79,23 +88,31 @@ class RolloutCollector(OnPolicyAlgorithm):
             if isinstance(self.action_space, spaces.Discrete):
                 actions = actions.reshape(-1, 1)
             self._bootstrap_truncated(rewards, dones, infos)
-            rollout_buffer.add(
-                self._last_obs,  # type: ignore[arg-type]
-                actions,
-                rewards,
-                self._last_episode_starts,  # type: ignore[arg-type]
-                values,
-                log_probs,
-            )
+            add_step(rollout_buffer, (self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs))
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
         with torch.no_grad():
             values = self.policy.predict_values(obs_as_tensor(new_obs, self.device))  # type: ignore[arg-type]
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        compute_advantages(rollout_buffer, values, dones)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _ready_actor(self) -> Actor | None:
+        """The actor with the parameters of now, where it fits the policy and the observations of now."""
+        actor = self._actor
+        if actor is None or actor.policy is not self.policy or not actor.fits(self._last_obs):
+            return None
+        actor.refresh()
+        return actor
+
+    def _decided(self, actor: Actor | None, obs_tensor: PyTorchObs) -> tuple[Any, Tensor, Tensor]:
+        """Actions, values and log-probabilities for the last observations."""
+        if actor is not None:
+            return actor(self._last_obs)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return self.policy(obs_tensor)  # type: ignore[no-any-return]
 
     def _require_finite(self, observations: VecEnvObs, rewards: np.ndarray, step: int) -> None:
         """Refuse what the simulation returned, as it was before a normaliser could clip or spread it."""
@@ -125,6 +142,45 @@ class RolloutCollector(OnPolicyAlgorithm):
                     rewards[index] += (self.gamma * self.policy.predict_values(terminal_obs)[0]).item()
 
 
+def add_step(buffer: RolloutBuffer, step: tuple[Any, ...]) -> None:
+    """``buffer.add(*step)``; of SB3's own buffer for vectors and images without its copies on the way."""
+    plain = type(buffer) is RolloutBuffer and isinstance(buffer.observation_space, spaces.Box)
+    if not plain or "add" in vars(buffer):
+        buffer.add(*step)
+        return
+    observations, actions, rewards, episode_starts, values, log_probs = step
+    at = buffer.pos
+    buffer.observations[at] = observations
+    buffer.actions[at] = actions.reshape(buffer.n_envs, buffer.action_dim)
+    buffer.rewards[at] = rewards
+    buffer.episode_starts[at] = episode_starts
+    buffer.values[at] = values.cpu().numpy().ravel()
+    buffer.log_probs[at] = log_probs.cpu().numpy()
+    buffer.pos = at + 1
+    buffer.full = buffer.full or buffer.pos == buffer.buffer_size
+
+
+def compute_advantages(buffer: RolloutBuffer, last_values: Tensor, dones: np.ndarray) -> None:
+    """``buffer.compute_returns_and_advantage(last_values, dones)``; of SB3's own, with its bits, in fewer operations.
+
+    ``A_t = delta_t + gamma * lambda * going_on_t * A_(t+1)``, with ``delta_t = r_t + gamma * V_(t+1) * going_on_t -
+    V_t``, where ``going_on_t`` is 0 at the end of an episode. All but the recursion is done for all steps at once.
+    """
+    own = type(buffer).compute_returns_and_advantage is not RolloutBuffer.compute_returns_and_advantage
+    if own or "compute_returns_and_advantage" in vars(buffer) or last_values.dtype is not torch.float32:
+        buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        return
+    going_on = 1.0 - np.concatenate([buffer.episode_starts[1:], dones.astype(np.float32)[np.newaxis]])
+    following = np.concatenate([buffer.values[1:], last_values.cpu().numpy().reshape(1, -1)])
+    deltas = buffer.rewards + buffer.gamma * following * going_on - buffer.values
+    weights = buffer.gamma * buffer.gae_lambda * going_on
+    advantage: Any = 0
+    for delta, weight, row in zip(deltas[::-1], weights[::-1], buffer.advantages[::-1], strict=True):
+        advantage = delta + weight * advantage
+        row[:] = advantage
+    buffer.returns = buffer.advantages + buffer.values
+
+
 @dataclass(frozen=True)
 class Rollout:
     """A whole rollout as tensors, in the buffer's order (environment by environment).
@@ -142,12 +198,10 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.raw_returns)
 
-    def minibatches(self, batch_size: int) -> Iterator[Minibatch]:
-        """The rollout in random order, in pieces: SB3's permutation, drawn from numpy's global generator."""
+    def batches(self, batch_size: int) -> list[Tensor]:
+        """The rows of the rollout in random order, in pieces: SB3's permutation, from numpy's global generator."""
         order = torch.as_tensor(np.random.permutation(len(self)), device=self.raw_returns.device)
-        for start in range(0, len(self), batch_size):
-            indices = order[start : start + batch_size]
-            yield self.samples.rows(indices)
+        return list(order.split(batch_size))
 
 
 def read_rollout(buffer: RolloutBuffer, action_space: spaces.Space[Any]) -> Rollout:

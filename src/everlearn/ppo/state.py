@@ -19,8 +19,8 @@ from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
 from everlearn.environments.normaliser import NormaliserState
 from everlearn.ppo.diagnostics import Probe
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.tuning import TunableLearner
-from everlearn.ppo.update import Minibatch
 
 
 def _is_count(value: Any) -> bool:
@@ -47,6 +47,8 @@ OUTSIDE = {
     "rollout_buffer": "consumed at the clean point; the next rollout begins with a reset",
     "_logger": "where records go, not what they say",
     "start_time": "wall-clock time, from which fps is reckoned",
+    "_actor": "acts as the policy does, with the policy's own parameters",
+    "update_compiler": "compiled code, and the reason where there is none",
     "lr_schedule": "made from learning_rate, which is a hyper-parameter",
     "_warned_of_behaviour": "whether this process has warned",
     "env": "simulators and their wrappers are not part of the state in memory; the normaliser's statistics are",

@@ -126,10 +126,16 @@ def train(
             venv = stack.enter_context(closing(training_environment(wanted.env, wanted.algorithm.gamma)))
             decided, _ = resolved(wanted, venv)
             agent = build_agent(decided, venv)
+        if agent.compile == "auto" and limit.left() < _WORTH_COMPILING:
+            agent.compile = False
         directory = stack.enter_context(_claimed(decided, out, overwrite=overwrite))
         order = _Order(decided, directory, display or Silent(), callbacks, interruption, limit)
         stack.enter_context(_threads(thread_count(decided, agent)))
         return Run.just_trained(directory, agent, _carried_out(order, agent, venv))
+
+
+_WORTH_COMPILING = 300.0
+"""Seconds: a shorter run would spend a good part of its time on compiling, however many steps it asks for."""
 
 
 def _source(config: Configuration) -> Path | Mapping[str, Any] | None:

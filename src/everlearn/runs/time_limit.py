@@ -42,6 +42,10 @@ class TimeLimit:
     def __init__(self, seconds: float = math.inf) -> None:
         self._end = time.monotonic() + seconds
 
+    def left(self) -> float:
+        """Seconds until it is over; negative afterwards."""
+        return self._end - time.monotonic()
+
     def over(self) -> bool:
         """Whether the time is over."""
-        return time.monotonic() >= self._end
+        return self.left() <= 0

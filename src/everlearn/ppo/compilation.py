@@ -1,0 +1,105 @@
+"""Whether updates are compiled: what was asked for, whether it pays, and what stood in the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from everlearn.core.errors import ArgumentError
+from everlearn.core.metrics import Row
+from everlearn.core.private_cache import keep_compiled_code_private
+from everlearn.ppo.compiled import CompiledRunner, Graphs
+from everlearn.ppo.loss import Coefficients
+from everlearn.ppo.rollout import Rollout
+from everlearn.ppo.update import EagerRunner, Outcome
+
+CompileChoice = Literal["auto"] | bool
+Updates = Callable[[Iterable[Tensor]], Iterator[tuple[Row, Outcome]]]
+WORTH_COMPILING = 40_000
+"""Updates of a training from which on compiling, which takes some ten seconds, is paid back."""
+_log = logging.getLogger(__name__)
+
+
+class UpdateCompiler:
+    """Makes the updates of one model's rollouts, compiled where that is wanted and possible.
+
+    Attributes:
+        compiled: Whether the last rollout's updates were; None before the first.
+        reason: Why updates are eager; None while they are compiled, or nothing has been decided.
+    """
+
+    def __init__(self) -> None:
+        self._graphs = Graphs()
+        self._refused = False
+        self.compiled: bool | None = None
+        self.reason: str | None = None
+
+    def updates(
+        self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients, wanted: bool
+    ) -> Updates:
+        """What does an update with each of some rows of a rollout.
+
+        Args:
+            eager: The eager runner.
+            rollout: The samples.
+            batch_size: Samples of a minibatch.
+            coefficients: The numbers of the loss.
+            wanted: Whether they should be compiled.
+        """
+        if wanted and not self._refused:
+            try:
+                compiled = self._compiled(eager, rollout, batch_size, coefficients)
+            except Exception as error:  # whatever tracer and compiler raise: the eager update does the same
+                self._refuse(error)
+            else:
+                self.compiled, self.reason = True, None
+                return compiled.updates
+        elif not self._refused:
+            self.reason = "compiling would not be paid back, or was not asked for"
+        self.compiled = False
+        return partial(eager.updates, rollout.samples, coefficients=coefficients)
+
+    def _compiled(
+        self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients
+    ) -> CompiledRunner:
+        keep_compiled_code_private()
+        start = time.monotonic()
+        runner = CompiledRunner(eager, rollout, batch_size, coefficients, self._graphs)
+        if runner.is_new:
+            _log.info("The update has been compiled in %.1f seconds.", time.monotonic() - start)
+        return runner
+
+    def _refuse(self, error: Exception) -> None:
+        """Stay with the eager update, and say why, once."""
+        self._refused, self.reason = True, f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"The update cannot be compiled and stays eager, which is slower and otherwise the same: {self.reason}",
+            stacklevel=2,
+        )
+        _log.debug("The update cannot be compiled", exc_info=error)
+
+
+def require_choice(choice: object) -> None:
+    """Refuse what is no choice.
+
+    Raises:
+        ArgumentError: Naming it.
+    """
+    if not (choice == "auto" or isinstance(choice, bool)):
+        raise ArgumentError(f"compile={choice!r}: there are 'auto', True and False.")
+
+
+def pays(choice: CompileChoice, updates: float) -> bool:
+    """Whether to compile: as asked for or, with "auto", where a training has enough updates.
+
+    Args:
+        choice: The argument ``compile``.
+        updates: Of the whole training, those that were done included.
+    """
+    return updates >= WORTH_COMPILING if choice == "auto" else choice

@@ -1,0 +1,285 @@
+"""The update step as one compiled graph: what the eager runner does, in a fraction of the time.
+
+The graph is a function of tensors: weights, state and samples come in as they are, so that it is made once for a
+structure (shapes, groups, heads, what is switched on) and serves whatever values these tensors take. Before a graph is
+trusted, an update is done by it and by the eager runner, and both must lead to the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from everlearn.core.errors import EverlearnError
+from everlearn.core.graphs import compiled
+from everlearn.core.metrics import Row
+from everlearn.gradients.functional import FunctionalScaler
+from everlearn.gradients.placement import Placement
+from everlearn.optim.functional import functional
+from everlearn.optim.functional_step import FunctionalOptimizer
+from everlearn.ppo.evaluator import Evaluator
+from everlearn.ppo.loss import Coefficients, Minibatch
+from everlearn.ppo.rollout import Rollout
+from everlearn.ppo.update import EagerRunner, FunctionalStep, Outcome
+
+TOLERANCE = 1e-3
+"""How far a graph's first update may be off the eager one, relative to the largest movement in each tensor."""
+ROUNDING = 1e-6
+"""Of the largest element of a tensor: a movement below it is none."""
+_CHANGING = ("params", "optimizer_state", "scaler_state", "buffers")
+
+
+class NotCompiled(EverlearnError):  # noqa: N818 - nobody has made a mistake
+    """An update has no compiled form, or none that can be trusted; the eager one remains."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A compiled update.
+
+    Args:
+        call: Takes the tensors of ``_Tensors.live``, indices, noise and ``active``; returns what is logged in one
+            vector, and ``active`` for the next update.
+        names: Of what is logged; last come whether the update was skipped, and whether the next is active.
+    """
+
+    call: Callable[..., list[Tensor]]
+    names: tuple[str, ...]
+
+
+@dataclass
+class Graphs:
+    """The trusted graphs of a policy, by structure; no part of a model's state.
+
+    Attributes:
+        policy: The policy for which they were made.
+        made: Structure to graph.
+    """
+
+    policy: object = None
+    made: dict[Any, Graph] = field(default_factory=dict)
+
+    def of(self, policy: object) -> dict[Any, Graph]:
+        """Those of a policy; graphs of another one are forgotten."""
+        if policy is not self.policy:
+            self.policy, self.made = policy, {}
+        return self.made
+
+
+class CompiledRunner:
+    """Updates from a rollout by one compiled graph.
+
+    Args:
+        eager: Does the same eagerly, also minibatches of another size.
+        rollout: The samples.
+        batch_size: Samples of a minibatch.
+        coefficients: The numbers of the loss.
+        graphs: Where graphs are found and kept.
+
+    Attributes:
+        is_new: Whether a graph had to be made.
+
+    Raises:
+        NotCompiled: If policy, optimizer or scaler have no such form, or the graph does not do what the eager update
+            does. Nothing has changed then.
+        Exception: Whatever tracing and compiling raise, of any kind; nothing has changed either.
+    """
+
+    def __init__(
+        self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients, graphs: Graphs
+    ) -> None:
+        self._eager, self._coefficients, self._rollout = eager, coefficients, rollout
+        self._batch_size = batch_size
+        self._tensors = _Tensors(eager, rollout, coefficients)
+        made = graphs.of(eager.evaluator.policy)
+        structure = (self._tensors.structure(), batch_size)
+        self.is_new = structure not in made
+        if self.is_new:
+            graph = self._tensors.graph(self._some_rows())
+            self._require_equal(graph)
+            made[structure] = graph
+        self._graph = made[structure]
+
+    def updates(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome]]:
+        """An update with each of some rows of the rollout: what is logged of it, and whether parameters moved.
+
+        On an accelerator nothing is read before all are done.
+        """
+        done = self._done(batches)
+        for row, outcome in done if self._tensors.device.type == "cpu" else list(done):
+            if outcome is None:
+                values, flags = row.values.split([len(row.names), 2])
+                skipped, active = flags.tolist()
+                row, outcome = Row(row.names, values), "skipped" if skipped else "moved" if active else "stopped"
+            yield row, outcome
+        self._tensors.remember_step()
+
+    def _done(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome | None]]:
+        """An update with each minibatch; the outcome of a compiled one is not read yet."""
+        for indices in batches:
+            if len(indices) == self._batch_size:
+                yield Row(self._graph.names, self._tensors.update(self._graph, indices)), None
+            else:
+                yield from self._eager.updates(self._rollout.samples, [indices], self._coefficients)
+
+    def _some_rows(self) -> Tensor:
+        return torch.arange(self._batch_size, device=self._tensors.device)
+
+    def _require_equal(self, graph: Graph) -> None:
+        """Refuse a graph whose update is not the eager one; both are undone."""
+        tensors, indices = self._tensors, self._some_rows()
+        before = tensors.snapshot()
+        with tensors.optimizer.kept_noise():
+            self._eager.update(self._rollout.samples.rows(indices), self._coefficients)
+        expected = tensors.snapshot()
+        tensors.restore(before)
+        with tensors.optimizer.kept_noise():
+            tensors.update(graph, indices)
+        found = tensors.snapshot()
+        tensors.restore(before)
+        different = [name for name in expected if _differs(found[name], expected[name], before[name])]
+        if different:
+            raise NotCompiled(f"the graph's update is not the eager one: {', '.join(different[:5])} differ.")
+
+
+class _Tensors:
+    """All tensors of an update of one policy with one rollout, and the update as a function of them."""
+
+    def __init__(self, eager: EagerRunner, rollout: Rollout, coefficients: Coefficients) -> None:
+        self._policy, self._coefficients = eager.evaluator.policy, coefficients
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self._policy.named_parameters()}
+        _require_plain(eager.optimizer, names)
+        _require_no_hooks(eager.optimizer, self._policy)
+        self.optimizer = functional(eager.optimizer, names)
+        scaler = eager.scaler if eager.scaler is not None and eager.scaler.enabled else None
+        self._scaler = None if scaler is None else FunctionalScaler(scaler)
+        self._gradients_of(self.optimizer)
+        tree = {
+            "params": {name: parameter.detach() for name, parameter in self.optimizer.params.items()},
+            "gradients": {name: parameter.grad for name, parameter in self.optimizer.params.items()},
+            "buffers": dict(self._policy.named_buffers()),
+            "optimizer_state": self.optimizer.state(),
+            "scaler_state": {} if self._scaler is None else self._scaler.state(),
+            "samples": {name: each for name, each in rollout.samples._asdict().items() if each is not None},
+            "coefficients": _tensors_of(coefficients),
+            "optimizer_hyper": self.optimizer.hyper(),
+            "scaler_hyper": {} if self._scaler is None else self._scaler.hyper(),
+        }
+        self.live, self._spec = pytree.tree_flatten(tree)
+        paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+        self._changing = {
+            path: each
+            for path, each in zip(paths, self.live, strict=True)
+            if path.startswith(tuple(f"['{name}']" for name in _CHANGING))
+        }
+        self.device = rollout.raw_returns.device
+        self._active = torch.tensor(True, device=self.device)
+        self._factors = torch.empty(0)
+
+    @staticmethod
+    def _gradients_of(optimizer: FunctionalOptimizer) -> None:
+        for parameter in optimizer.params.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def structure(self) -> Any:
+        """What a graph depends on, besides the size of a minibatch."""
+        forms = tuple((tuple(each.shape), each.stride(), each.dtype, each.device) for each in self.live)
+        scaler = None if self._scaler is None else self._scaler.structure()
+        switches = (self._coefficients.normalize_advantage, self._policy.training, torch.get_num_threads())
+        return (self._spec, forms, self.optimizer.structure(), scaler, switches)
+
+    def graph(self, indices: Tensor) -> Graph:
+        """The compiled update."""
+        names: list[str] = []
+        optimizer = self._policy.optimizer
+        shadow = deepcopy(self._policy, {id(optimizer): None})  # a trace leaves dead tensors in what it goes through
+        step = FunctionalStep(Evaluator(shadow), self.optimizer, self._scaler, self._coefficients.normalize_advantage)
+
+        def update(*tensors: Tensor) -> list[Tensor]:
+            *live, indices, noise, active = tensors
+            tree = pytree.tree_unflatten(live, self._spec)
+            minibatch = Minibatch(**tree.pop("samples")).rows(indices)
+            gradients = tree.pop("gradients")
+            taken = step(**tree, minibatch=minibatch, noise=noise, active=active)
+            for name, gradient in gradients.items():
+                gradient.copy_(taken.gradients[name])
+            stats = {name: value for name, value in taken.stats.items() if name != "skipped"}
+            names[:] = stats
+            row = torch.stack([each.float() for each in (*stats.values(), taken.stats["skipped"], taken.active)])
+            return [row, taken.active, torch.stack([*taken.factors.values()]) if taken.factors else row.new_empty(0)]
+
+        with self.optimizer.kept_noise():
+            example = [*self.live, indices, self.optimizer.draw_noise(), self._active]
+        return Graph(compiled(update, example), tuple(names))
+
+    @torch.no_grad()
+    def update(self, graph: Graph, indices: Tensor) -> Tensor:
+        """Do one update; returns what is logged of it."""
+        row, self._active, self._factors = graph.call(*self.live, indices, self.optimizer.draw_noise(), self._active)
+        return row
+
+    def remember_step(self) -> None:
+        """Tell the optimizer of the last update, and be ready for the next rollout's."""
+        names = self._scaler.names if self._scaler is not None and len(self._factors) else []
+        self.optimizer.remember_step(dict(zip(names, self._factors.unbind(), strict=True)))
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all that an update may change, by path."""
+        return {path: tensor.clone() for path, tensor in self._changing.items()}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Put everything back."""
+        for path, tensor in self._changing.items():
+            tensor.copy_(snapshot[path])
+        self._active = torch.ones_like(self._active)
+
+
+def _tensors_of(coefficients: Coefficients) -> dict[str, Tensor]:
+    """The numbers that are in use, 0-d."""
+    numbers = {name: value for name, value in vars(coefficients).items() if value is not None}
+    numbers.pop("normalize_advantage")
+    numbers.setdefault("target_kl", float("inf"))
+    return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+
+
+def _require_plain(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
+    """Refuse what the graph would silently do otherwise."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    if set(map(id, params)) != set(map(id, names)):
+        raise NotCompiled("the optimizer's parameters are not the policy's.")
+    frozen = [names[param] for param in params if not param.requires_grad]
+    if frozen:
+        raise NotCompiled(f"the parameters {frozen[:5]} are frozen.")
+    if len({(param.dtype, param.device) for param in params}) > 1:
+        raise NotCompiled("its parameters are of several dtypes or on several devices.")
+
+
+def _require_no_hooks(optimizer: torch.optim.Optimizer, policy: nn.Module) -> None:
+    """Refuse hooks, which a graph would not call; those by which a scaler acts on a step are its own."""
+    steps = (*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values())
+    if any(not isinstance(getattr(hook, "__self__", None), Placement) for hook in steps):
+        raise NotCompiled("the optimizer's step has hooks.")
+    for name, parameter in policy.named_parameters():
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise NotCompiled(f"the parameter {name} has hooks.")
+    for name, module in policy.named_modules():
+        if any(getattr(module, kind) for kind in _HOOKS):
+            raise NotCompiled(f"the module {name or 'policy'!r} has hooks.")
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _differs(found: Tensor, expected: Tensor, before: Tensor) -> bool:
+    """Whether a movement is another one, beyond rounding."""
+    found, expected, before = (tensor.double().nan_to_num() for tensor in (found, expected, before))
+    largest = expected.abs().amax() if expected.numel() else torch.zeros(())
+    movement = (expected - before).abs().amax() if expected.numel() else torch.zeros(())
+    return bool(((found - expected).abs() > TOLERANCE * movement + ROUNDING * largest).any())

@@ -1,0 +1,189 @@
+"""Compiled updates: the eager ones in another form, trusted only when they are, made once for all values."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from everlearn import PPO
+from everlearn.core import graphs
+from everlearn.core.digest import digest
+from everlearn.core.errors import ArgumentError
+from everlearn.ppo import compilation, compiled, learning
+from everlearn.ppo.compilation import pays, require_choice
+from everlearn.ppo.compiled import CompiledRunner, Graphs, NotCompiled
+from everlearn.ppo.rollout import read_rollout
+from tests.ppo.updates import assert_close_at_scale, learned, model_of, runner_of
+
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The policy gives the rollout's actions"),
+]
+EVERYTHING = {"kl_penalty": True, "vgs_warmup_steps": 2, "optimizer_kwargs": {"sigma": 0.1, "lr": 1e-2}}
+PLAIN = {"algorithm": PPO, "optimizer_kwargs": {"lr": 1e-2}}
+
+
+def pair(**arguments: Any) -> tuple[PPO, PPO]:
+    """Two equal models, the first of which compiles its updates."""
+    return tuple(model_of("pendulum", compile=choice, **arguments) for choice in (True, False))  # type: ignore[return-value]
+
+
+def learn(model: PPO, steps: int) -> PPO:
+    """Go on learning, from the same generators whatever was done before."""
+    model.set_random_seed(7)
+    return model.learn(steps, reset_num_timesteps=False)
+
+
+@needs_compiler
+@pytest.mark.parametrize("arguments", [PLAIN, EVERYTHING], ids=["plain", "everything on"])
+def test_one_compiled_update_is_the_eager_one(arguments: dict[str, Any]) -> None:
+    """Within 1e-6 of each tensor's largest element, after one step."""
+    fast, slow = pair(n_steps=16, n_epochs=1, **arguments)
+    for model in (fast, slow):
+        learn(model, 16)
+    assert (fast.update_compiler.reason, fast.skipped_updates) == (None, 0)
+    assert slow.update_compiler.reason is not None
+    assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-6)
+
+
+@needs_compiler
+def test_a_training_with_everything_on_compiles_once_and_stays_near_the_eager_one() -> None:
+    """Schedules, KL control, a last small minibatch and a mutated hyper-parameter need no other graph."""
+    schedules = {"learning_rate": "lin_1e-3", "clip_range": {"kind": "linear", "start": 0.3, "end": 0.1}}
+    with pytest.warns(UserWarning, match="truncated mini-batch of size 8"):
+        fast, slow = pair(n_steps=40, **{**EVERYTHING, **schedules, "optimizer_kwargs": {"sigma": 0.1}})
+    before = graphs.compilations
+    for model in (fast, slow):
+        learn(model, 40)
+        compilations = graphs.compilations
+        model.set_hyperparameter("optimizer_kwargs.sigma", 0.05)
+        model.ent_coef = 0.02
+        model.vgs_alpha = 0.4
+        learn(model, 120)
+        assert graphs.compilations == compilations, "warm-up was over"
+    assert graphs.compilations == before + 1
+    assert fast.variance_gradient_scaler.step_count == slow.variance_gradient_scaler.step_count == 24
+    assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-2)
+    for name, value in slow.logger.name_to_value.items():
+        if name.startswith(("train/", "upgd/", "vgs/")) and name != "train/compiled":
+            assert fast.logger.name_to_value[name] == pytest.approx(value, rel=0.05, abs=1e-3), name
+
+
+@needs_compiler
+def test_the_same_compiled_training_twice_is_equal_to_the_bit(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "everlearn"):
+        twins = [learn(model_of("pendulum", compile=True, **EVERYTHING), 64) for _ in range(2)]
+    assert caplog.text.count("The update has been compiled in") == 2
+    assert digest(twins[0].get_parameters()) == digest(twins[1].get_parameters())
+
+
+@needs_compiler
+def test_a_compiled_training_leaves_everything_to_eager_code_as_an_eager_one_does() -> None:
+    fast, slow = pair(**EVERYTHING)
+    for model in (fast, slow):
+        learn(model, 32)
+    fast.compile = False
+    for model in (fast, slow):
+        learn(model, 32)
+    assert fast.update_compiler.reason is not None
+    assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-3)
+    for one, other in zip(fast.policy.parameters(), slow.policy.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-2, atol=1e-3)
+
+
+@needs_compiler
+def test_updates_stop_where_the_kl_has_grown_too_large() -> None:
+    fast, slow = pair(target_kl=1e-4, **PLAIN)
+    for model in (fast, slow):
+        learn(model, 32)
+    assert fast._n_updates == slow._n_updates == 1
+    assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-5)
+
+
+@needs_compiler
+def test_a_wrong_graph_is_caught_by_the_first_update_and_nothing_has_changed(monkeypatch: Any) -> None:
+    model = model_of("pendulum", PPO, n_steps=16).learn(16)
+    rollout = read_rollout(model.rollout_buffer, model.action_space)
+    before = digest(model.get_parameters())
+    honest = compiled.compiled
+
+    def with_other_samples(function: Any, example: Any) -> Any:
+        graph = honest(function, example)
+        return lambda *tensors: graph(*tensors[:-3], tensors[-3].flip(0) // 2, *tensors[-2:])
+
+    monkeypatch.setattr(compiled, "compiled", with_other_samples)
+    with pytest.raises(NotCompiled, match=r"the graph's update is not the eager one: \['params'\]"):
+        CompiledRunner(runner_of(model), rollout, 16, model._coefficients(), Graphs())
+    assert digest(model.get_parameters()) == before
+
+
+@pytest.fixture
+def policy_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is collected is the same to the bit."""
+    monkeypatch.setattr(learning, "actor_for", lambda *_: None)
+
+
+@pytest.mark.usefixtures("policy_acts")
+def test_what_cannot_be_compiled_stays_eager_with_one_warning() -> None:
+    fast, slow = pair(algorithm=PPO, optimizer_class=torch.optim.RMSprop)
+    with pytest.warns(UserWarning, match="cannot be compiled and stays eager.*RMSprop has no functional step") as told:
+        learn(fast, 64)
+    learn(slow, 64)
+    assert len([each for each in told if "stays eager" in str(each.message)]) == 1
+    assert fast.update_compiler.reason.startswith("ArgumentError: RMSprop")
+    assert digest(learned(fast)) == digest(learned(slow))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda model: model.policy.value_net.weight.requires_grad_(False), "value_net.weight'] are frozen"),
+        (lambda model: model.policy.value_net.double(), "several dtypes"),
+        (lambda model: setattr(model.policy, "more", nn.Linear(1, 1)), "parameters are not the policy's"),
+        (lambda model: model.policy.optimizer.register_step_post_hook(print), "the optimizer's step has hooks"),
+        (lambda model: model.policy.log_std.register_hook(print), "the parameter log_std has hooks"),
+        (lambda model: model.policy.value_net.register_forward_hook(print), "the module 'value_net' has hooks"),
+    ],
+    ids=["frozen", "dtypes", "others", "step", "parameter", "module"],
+)
+def test_what_a_graph_would_silently_treat_otherwise_is_refused(spoil: Any, problem: str) -> None:
+    model = model_of("pendulum", PPO, n_steps=16).learn(16)
+    rollout = read_rollout(model.rollout_buffer, model.action_space)
+    spoil(model)
+    with pytest.raises(NotCompiled) as caught:
+        CompiledRunner(runner_of(model), rollout, 16, model._coefficients(), Graphs())
+    assert problem in str(caught.value)
+
+
+@pytest.mark.usefixtures("policy_acts")
+def test_a_failure_of_the_compiler_is_told_and_training_goes_on(monkeypatch: Any) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("no compiler here")
+
+    monkeypatch.setattr(compiled, "compiled", broken)
+    fast, slow = pair(**EVERYTHING)
+    with pytest.warns(UserWarning, match="OSError: no compiler here"):
+        learn(fast, 32)
+    learn(slow, 32)
+    assert digest(learned(fast)) == digest(learned(slow))
+
+
+def test_only_long_trainings_are_compiled_by_themselves() -> None:
+    assert [pays("auto", updates) for updates in (0, compilation.WORTH_COMPILING)] == [False, True]
+    assert [pays(choice, 0) for choice in (True, False)] == [True, False]
+    model = model_of("pendulum", PPO).learn(32)
+    assert model.update_compiler.reason == "compiling would not be paid back, or was not asked for"
+    assert model.logger.name_to_value["train/compiled"] == 0.0
+
+
+@pytest.mark.parametrize("choice", ["yes", None, 1])
+def test_there_are_three_choices(choice: Any) -> None:
+    with pytest.raises(ArgumentError, match="compile="):
+        require_choice(choice)
+    with pytest.raises(ArgumentError, match="compile="):
+        model_of("pendulum", PPO, compile=choice)
