@@ -11,14 +11,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from everlearn.core.finite import require_finite
+from everlearn.environments.synchronous import SynchronousVecEnv
 
 
-class FiniteVecEnv(DummyVecEnv):
-    """SB3's ``DummyVecEnv``, which passes finite observations and rewards on unchanged and refuses all others.
+class FiniteVecEnv(SynchronousVecEnv):
+    """Environments side by side: finite observations and rewards pass unchanged, and all others are refused.
 
     It is no wrapper around one, because SB3's ``EvalCallback`` wants as many wrappers around its own environments.
 
