@@ -49,19 +49,19 @@ def reaches(value: float, bound: float, *, more_is_better: bool) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """The ratio to a peer that a contestant should reach.
+    """The ratio to a peer that a contestant should reach, or a figure by itself.
 
     Attributes:
         label: Name of the target.
         contestant: Whose ratio.
-        peer: To whom.
+        peer: To whom; None where the bounds are on the contestant's own median.
         must: What is required; None for nothing.
         aim: What is wished for; None for nothing beyond ``must``.
     """
 
     label: str
     contestant: str
-    peer: str
+    peer: str | None
     must: float | None = None
     aim: float | None = None
 
@@ -98,6 +98,12 @@ class Comparison:
         """Median over the repetitions of the ratio to the peer in the same repetition."""
         return median(paired_ratios(self.samples[contestant], self.samples[peer or self.peer]))
 
+    def reached(self, target: Target) -> float:
+        """What a target's bounds are on: the ratio to its peer, or the median."""
+        if target.peer is None:
+            return self.median(target.contestant)
+        return self.ratio(target.contestant, target.peer)
+
     def as_dict(self) -> dict[str, Any]:
         """All samples and what was computed from them, for a machine."""
         return {
@@ -118,10 +124,10 @@ class Comparison:
         }
 
     def _verdicts(self, target: Target) -> dict[str, float | bool | None]:
-        ratio = self.ratio(target.contestant, target.peer)
+        reached = self.reached(target)
         bounds = {"must_reached": target.must, "aim_reached": target.aim}
         verdicts = {
-            name: None if bound is None else reaches(ratio, bound, more_is_better=self.more_is_better)
+            name: None if bound is None else reaches(reached, bound, more_is_better=self.more_is_better)
             for name, bound in bounds.items()
         }
-        return {"ratio": ratio, **verdicts}
+        return {"ratio": reached, **verdicts}

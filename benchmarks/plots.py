@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from benchmarks.measure import Comparison
@@ -18,7 +20,9 @@ from everlearn.report.wording import number
 Floats = NDArray[np.float64]
 
 _OURS, _REFERENCE, _SAMPLE, _TARGET, _QUIET = "#5b8bc9", "#b9bec6", "#1c2733", "#d1495b", "#555555"
-_PARTS = ("#1f4e8c", "#8fb3de", "#d9dde2")
+_PARTS = ("#1f4e8c", "#8fb3de", "#d9dde2", "#e08e45", "#8a8a8a")
+_BELOW = 0.5  # inches between an axis and a legend below it
+_STYLES = ("-", (0, (2, 1)), (0, (1, 1)))
 _CONTESTANTS = ("#8a8a8a", "#e08e45", "#1f4e8c", "#4aa587", "#b0559b")
 
 
@@ -36,10 +40,14 @@ def draw_comparison(axes: Axes, comparison: Comparison) -> None:
     colours = [_REFERENCE if name in comparison.references else _OURS for name in names]
     axes.barh(names, [comparison.median(name) for name in names], color=colours, height=0.62)
     ends = {name: max(samples) for name, samples in comparison.samples.items()}
+    peers = list(dict.fromkeys(target.peer for target in comparison.targets))
     for target in comparison.targets:
         if target.must is not None:
-            row, bound = names.index(target.contestant), target.must * comparison.median(target.peer)
-            axes.plot([bound, bound], [row - 0.4, row + 0.4], color=_TARGET, linewidth=2, zorder=4, label="must")
+            unit = 1.0 if target.peer is None else comparison.median(target.peer)
+            row, bound = names.index(target.contestant), target.must * unit
+            style: dict[str, Any] = {"color": _TARGET, "linewidth": 2, "linestyle": _STYLES[peers.index(target.peer)]}
+            label = "must" if len(peers) == 1 else f"must, {'by itself' if target.peer is None else target.peer}"
+            axes.plot([bound, bound], [row - 0.4, row + 0.4], zorder=4, label=label, **style)
             ends[target.contestant] = max(ends[target.contestant], bound)
     for row, (name, samples) in enumerate(comparison.samples.items()):
         axes.scatter(samples, [row] * len(samples), s=9, color=_SAMPLE, alpha=0.5, linewidths=0, zorder=3)
@@ -47,13 +55,13 @@ def draw_comparison(axes: Axes, comparison: Comparison) -> None:
     axes.set_xlim(right=1.3 * max(ends.values()))
     _dress(axes, comparison.title, f"{comparison.unit}  (ratio to {comparison.peer})")
     _as_rows(axes)
-    _legend(axes)
+    _legend(axes, below=len(peers) > 1)
 
 
 def draw_parts(axes: Axes, title: str, unit: str, parts: Mapping[str, Mapping[str, float]]) -> None:
     """A bar per contestant that is made of parts, in the order in which they are given: part to contestant to size."""
     left = dict.fromkeys(next(iter(parts.values())), 0.0)
-    for colour, (part, sizes) in zip(_PARTS, parts.items(), strict=True):
+    for colour, (part, sizes) in zip(_PARTS, parts.items(), strict=False):
         axes.barh(list(sizes), list(sizes.values()), left=list(left.values()), color=colour, height=0.62, label=part)
         left = {name: start + sizes[name] for name, start in left.items()}
     for row, total in enumerate(left.values()):
@@ -61,6 +69,23 @@ def draw_parts(axes: Axes, title: str, unit: str, parts: Mapping[str, Mapping[st
     axes.set_xlim(right=1.15 * max(left.values()))
     _dress(axes, title, unit)
     _as_rows(axes)
+    _legend(axes, below=True)
+
+
+def draw_growth(
+    axes: Axes, title: str, size: str, sizes: Sequence[float], curves: Mapping[str, Sequence[float]]
+) -> None:
+    """A line per part of an iteration over a growing size, on logarithmic axes, and what would be linear growth."""
+    for colour, (part, seconds) in zip((_PARTS[0], _PARTS[3]), curves.items(), strict=True):
+        axes.plot(sizes, seconds, color=colour, linewidth=1.8, marker="o", markersize=4, label=part)
+        linear = [seconds[-1] * each / sizes[-1] for each in sizes]
+        axes.plot(sizes, linear, color=colour, linewidth=0.9, linestyle=":")
+    _dress(axes, title, size)
+    axes.set_ylabel("seconds of an iteration; dotted: linear growth")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [f"{each:,g}" for each in sizes])
+    axes.set_xticks([], minor=True)
     _legend(axes)
 
 
@@ -115,7 +140,7 @@ def _dress(axes: Axes, title: str, unit: str) -> None:
 
 
 def _figure(value: float, _position: int) -> str:
-    return f"{value:,.6g}"
+    return f"{value:,.0f}" if abs(value) >= 1e6 else f"{value:,.6g}"
 
 
 def _as_rows(axes: Axes) -> None:
@@ -125,11 +150,20 @@ def _as_rows(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _legend(axes: Axes) -> None:
-    """One entry per label, beside the title."""
+def _legend(axes: Axes, *, below: bool = False) -> None:
+    """One entry per label, beside the title or below the axis."""
     handles, labels = axes.get_legend_handles_labels()
     entries: dict[str, Artist] = dict(zip(labels, handles, strict=True))
     if entries:
-        legend = axes.legend(entries.values(), entries, loc="lower right", ncols=len(entries), fontsize=8.5)
-        legend.set_frame_on(False)
-        legend.set_bbox_to_anchor((1.0, 0.99))
+        inches = axes.get_figure(root=True).dpi_scale_trans
+        corner = axes.transAxes + ScaledTranslation(0, -_BELOW if below else 0, inches)
+        axes.legend(
+            entries.values(),
+            entries,
+            loc="upper right" if below else "lower right",
+            bbox_to_anchor=(1.0, 0.0 if below else 0.99),
+            bbox_transform=corner,
+            ncols=len(entries),
+            fontsize=8.5,
+            frameon=False,
+        )

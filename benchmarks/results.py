@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Report:
         data: All figures.
         tables: The figures to read.
         figure: The figures to look at.
+        environments: Contestant to the versions of the packages in its environment, where it has one of its own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Report:
     data: list[dict[str, Any]]
     tables: Sequence[Table]
     figure: Figure
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def save(report: Report, directory: Path, machine: dict[str, str], *, short: bool) -> None:
@@ -44,7 +46,7 @@ def save(report: Report, directory: Path, machine: dict[str, str], *, short: boo
         "title": report.title,
         "method": report.method,
         "short": short,
-        "machine": machine,
+        "machine": machine | {name: _listed(versions) for name, versions in report.environments.items()},
         "settings": report.settings,
         "data": report.data,
         "tables": [vars(table) for table in report.tables],
@@ -64,6 +66,10 @@ def write_page(directory: Path) -> None:
         "contestants that took turns in one run, are what to compare."
     )
     (directory / "README.md").write_text("\n\n".join([introduction, *map(_section, contents)]) + "\n", encoding="utf-8")
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
 def _section(content: dict[str, Any]) -> str:

@@ -65,17 +65,18 @@ def part_table(title: str, unit: str, parts: Mapping[str, Mapping[str, float]]) 
 
 
 def target_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row per target: the ratio that was reached beside the ones that must and should be."""
+    """A row per target: the ratio, or median, that was reached beside the ones that must and should be."""
     rows = []
     for comparison in comparisons:
         for target in comparison.targets:
-            ratio = comparison.ratio(target.contestant, target.peer)
-            subject = f"{target.label} {comparison.title}: {target.contestant} to {target.peer}"
+            reached = comparison.reached(target)
+            beside = f"in {comparison.unit}" if target.peer is None else f"to {target.peer}"
+            subject = f"{target.label} {comparison.title}: {target.contestant} {beside}"
             bounds = (
-                bound_cell(ratio, bound, more_is_better=comparison.more_is_better)
+                bound_cell(reached, bound, more_is_better=comparison.more_is_better)
                 for bound in (target.must, target.aim)
             )
-            rows.append([subject, number(ratio), *bounds])
+            rows.append([subject, number(reached), *bounds])
     return Table("Targets", ["target", "ratio", "must", "aim"], rows)
 
 

@@ -1,51 +1,61 @@
-"""Environment steps per second of a whole agent, beside Stable-Baselines3's."""
+"""Environment steps per second of a whole agent, beside Stable-Baselines3's and SBX's."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import stable_baselines3
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-
-from benchmarks.measure import Announce, Comparison, Target, interleave
+from benchmarks.contestants import OWN, SB3, SBX, Contestant
+from benchmarks.measure import Announce, Comparison, Target, interleave, paired_ratios
+from benchmarks.peers import interpreter
 from benchmarks.plots import draw_comparison, draw_parts, panels
+from benchmarks.profiling import PARTS
 from benchmarks.results import Report
-from benchmarks.tables import comparison_table, part_table, target_table
-from everlearn.ppo.algorithm import PPO, DistributionalPPO
+from benchmarks.tables import Table, comparison_table, part_table, target_table
+from benchmarks.workers import Iteration, Runner, started
+from everlearn.report.wording import number
 
-PEER = "SB3 PPO"
-ALGORITHMS: dict[str, Callable[..., OnPolicyAlgorithm]] = {
-    PEER: stable_baselines3.PPO,
-    "PPO": PPO,
-    "DistributionalPPO": DistributionalPPO,
-}
+PEER, JAX_PEER = "SB3 PPO", "SBX PPO"
+PLAIN, FULL = "PPO", "DistributionalPPO"
+LIBRARIES = {PEER: SB3, JAX_PEER: SBX, PLAIN: OWN, FULL: OWN}
+ARGUMENTS: dict[str, dict[str, Any]] = {FULL: {"kl_penalty": True}}
+LIMITS_OF = {PEER: PLAIN, JAX_PEER: PLAIN, PLAIN: PLAIN, FULL: FULL}
+"""Whose networks are those of a contestant; the peers' are as plain PPO's."""
 TARGETS = {
     "HalfCheetah-v5": (
-        Target("P1", "PPO", PEER, must=0.9, aim=2.5),
-        Target("P2", "DistributionalPPO", PEER, must=0.5, aim=2.0),
+        Target("P1", PLAIN, PEER, must=2.5, aim=3.5),
+        Target("P1", PLAIN, JAX_PEER, must=1.5, aim=2.0),
+        Target("P2", FULL, PEER, must=2.0, aim=3.0),
+        Target("P2", FULL, JAX_PEER, must=1.2, aim=1.7),
     ),
     "CartPole-v1": (
-        Target("P3", "PPO", PEER, must=0.9, aim=3.0),
-        Target("P3", "DistributionalPPO", PEER, must=0.5),
+        Target("P3", PLAIN, PEER, must=3.0, aim=5.0),
+        Target("P3", PLAIN, JAX_PEER, must=1.6, aim=2.5),
     ),
 }
 METHOD = (
     "Environment steps per second from end to end: a repetition is one iteration of `learn()`, collecting a rollout "
-    "and learning from it, by a model that has done one before. All contestants have SB3's default settings, the same "
-    "seed, and environments of their own that are built alike; DistributionalPPO has all that is its own on, as it "
-    "comes. Everything runs eagerly; the aims are for compiled updates. The second row of pictures shows where the "
-    "time goes."
+    "and learning from it. Every contestant is a process of its own in the environment of its library "
+    "(`benchmarks/peers.py`), they take turns, and the first iteration of each, which compiles, does not count; its "
+    "seconds are a column, with nothing compiled before. All have SB3's default settings and the same seed. SB3's and "
+    "SBX's environments come from `make_vec_env`, everlearn's from its own builder without normalisation, each as its "
+    "users have them. DistributionalPPO has all that is its own on, and the KL penalty. {compiled} Every process is "
+    "bound to as many cores as it may use threads (`sched_setaffinity`, before anything is imported, for XLA sizes its "
+    "pool of threads by the cores that it may use; `OMP_NUM_THREADS` and `torch.set_num_threads` say the same): "
+    "*cores* is processor time through time.\n\n"
+    "Where the time goes was measured in one more iteration with a clock around the calls, which makes it a little "
+    "longer. *simulation* is the vector environment's step, *inference* the policy's calls while collecting, *other* "
+    "what `learn()` does besides. The limits are the same work with nothing around it: the bare environments, each "
+    "stepped by itself; the networks' matrix products and activations for the rows of one step; those of forward and "
+    "backward pass with fused AdamW for every minibatch, without loss, clipping, UPGD, variance scaling or penalties."
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The size of an iteration, and how often it is measured.
+    """The size of an iteration, how often it is measured, and by whom.
 
     Attributes:
         n_envs: Environments.
@@ -54,6 +64,10 @@ class Settings:
         n_epochs: Passes over a rollout.
         repetitions: Iterations that count, after one to warm up.
         seed: Of every contestant.
+        threads: And cores, of every contestant.
+        processes: Whether contestants are processes, the peers' in environments of their own; otherwise all are in this
+            process, and SB3 stands in for SBX.
+        compiled: Whether everlearn's updates are compiled, where it offers that.
     """
 
     n_envs: int = 8
@@ -62,122 +76,138 @@ class Settings:
     n_epochs: int = 10
     repetitions: int = 7
     seed: int = 0
-
-    @property
-    def rollout_size(self) -> int:
-        """Environment steps of an iteration."""
-        return self.n_envs * self.n_steps
+    threads: int = 1
+    processes: bool = True
+    compiled: bool = True
 
 
-SHORT = Settings(n_envs=2, n_steps=32, n_epochs=1, repetitions=2)
+SHORT = Settings(n_envs=2, n_steps=32, n_epochs=1, repetitions=2, processes=False, compiled=False)
 
 
 @dataclass(frozen=True)
-class Iteration:
-    """Seconds of one iteration: in all, in the rollout, in the update."""
+class Measured:
+    """What was found in one environment, by contestant.
 
-    seconds: float
-    collect: float
-    train: float
-
-
-class TimedMethod:
-    """A method of one object, replaced by one that also says how long its last call took.
-
-    Args:
-        owner: The object.
-        name: Of the method.
+    Attributes:
+        iterations: Those that count.
+        first: The one before them, which compiled.
+        profiles: Seconds of each part of one more.
+        limits: Seconds that the parts could take.
+        versions: Of the packages in the contestant's environment.
     """
 
-    def __init__(self, owner: object, name: str) -> None:
-        self.seconds = 0.0
-        self._method: Callable[..., Any] = getattr(owner, name)
-        setattr(owner, name, self)
+    iterations: Mapping[str, Sequence[Iteration]]
+    first: Mapping[str, Iteration]
+    profiles: Mapping[str, Mapping[str, float]]
+    limits: Mapping[str, Mapping[str, float]]
+    versions: Mapping[str, Mapping[str, str]]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method."""
-        start = time.perf_counter()
-        result = self._method(*args, **kwargs)
-        self.seconds = time.perf_counter() - start
-        return result
+    @property
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Part to contestant to seconds."""
+        return {part: {name: profile[part] for name, profile in self.profiles.items()} for part in PARTS}
 
 
 def run(settings: Settings, announce: Announce) -> Report:
-    """Measure all algorithms on all environments."""
-    iterations = {env_id: _measure(env_id, settings, announce) for env_id in TARGETS}
-    comparisons = [_comparison(env_id, turns, settings) for env_id, turns in iterations.items()]
-    profiles = [_profile(turns) for turns in iterations.values()]
-    figure, axes = panels("Throughput of one agent", 2, len(comparisons), size=(6.5, 2.6))
-    tables = []
-    for column, (comparison, profile) in enumerate(zip(comparisons, profiles, strict=True)):
+    """Measure all contestants in all environments."""
+    measured = {env_id: _measure(env_id, settings, announce) for env_id in TARGETS}
+    comparisons = [_comparison(env_id, found, settings) for env_id, found in measured.items()]
+    figure, axes = panels("Throughput of one agent", 2, len(comparisons), size=(6.5, 2.9))
+    tables: list[Table] = []
+    for column, (comparison, found) in enumerate(zip(comparisons, measured.values(), strict=True)):
         draw_comparison(axes[0][column], comparison)
-        draw_parts(axes[1][column], "where the time goes", "seconds per iteration", profile)
+        draw_parts(axes[1][column], "where the time goes", "seconds of an iteration", found.parts)
+        title = f"{comparison.title}, where the time goes"
         tables += [
             comparison_table(comparison),
-            part_table(f"{comparison.title}, where the time goes", "seconds per iteration", profile),
+            part_table(title, "seconds of an iteration", found.parts),
+            limit_table(f"{comparison.title}, parts beside their limits", found),
         ]
     return Report(
         name="throughput",
         title="Throughput",
-        method=METHOD,
+        method=_method(settings, measured.values()),
         settings=asdict(settings),
         data=[
-            {**comparison.as_dict(), "seconds": profile}
-            for comparison, profile in zip(comparisons, profiles, strict=True)
+            {**comparison.as_dict(), "seconds": found.parts, "limits": found.limits}
+            for comparison, found in zip(comparisons, measured.values(), strict=True)
         ],
         tables=[*tables, target_table(comparisons)],
         figure=figure,
+        environments=next(iter(measured.values())).versions,
     )
 
 
-def _measure(env_id: str, settings: Settings, announce: Announce) -> dict[str, list[Iteration]]:
-    contestants = {name: _contestant(algorithm, env_id, settings) for name, algorithm in ALGORITHMS.items()}
-    return interleave(contestants, settings.repetitions, lambda what: announce(f"{env_id}: {what}"))
+def limit_table(title: str, found: Measured) -> Table:
+    """A row per contestant and part that has a limit: seconds, the limit, and how many times that it is."""
+    rows = []
+    for name, profile in found.profiles.items():
+        for part, limit in found.limits[LIMITS_OF[name]].items():
+            rows.append([f"{name}: {part}", number(profile[part]), number(limit), number(profile[part] / limit)])
+    return Table(title, ["part", "seconds", "limit", "times the limit"], rows)
 
 
-def _contestant(
-    algorithm: Callable[..., OnPolicyAlgorithm], env_id: str, settings: Settings
-) -> Callable[[], Iteration]:
-    """A model, as a function that runs its next iteration."""
-    model = algorithm(
-        "MlpPolicy",
-        make_vec_env(env_id, n_envs=settings.n_envs, seed=settings.seed),
+def _method(settings: Settings, measured: Collection[Measured]) -> str:
+    compiled = all(turn.compiled for found in measured for name in (PLAIN, FULL) for turn in found.iterations[name])
+    method = METHOD.format(compiled=f"Everlearn's updates are {'compiled' if compiled else 'not all compiled'}.")
+    short = "" if settings.processes else "\n\nAll contestants are in one process, and SB3 stands in for SBX."
+    return method + short
+
+
+def _measure(env_id: str, settings: Settings, announce: Announce) -> Measured:
+    contestants = {}
+    for name, library in LIBRARIES.items():
+        library = library if settings.processes or library == OWN else SB3
+        python = interpreter(library if settings.processes else OWN, announce)
+        contestants[name] = (python, _contestant(name, library, env_id, settings))
+    with started(contestants, settings.threads, processes=settings.processes) as runners:
+        turns = {name: runner.iterate for name, runner in runners.items()}
+        iterations = interleave(turns, settings.repetitions, lambda what: announce(f"{env_id}: {what}"))
+        announce(f"{env_id}: where the time goes")
+        return _measured(runners, iterations)
+
+
+def _measured(runners: Mapping[str, Runner], iterations: Mapping[str, Sequence[Iteration]]) -> Measured:
+    return Measured(
+        iterations=iterations,
+        first={name: runner.first for name, runner in runners.items() if runner.first},
+        profiles={name: runner.profile() for name, runner in runners.items()},
+        limits={name: runners[name].limits() for name in (PLAIN, FULL)},
+        versions={name: runner.versions for name, runner in runners.items()},
+    )
+
+
+def _contestant(name: str, library: str, env_id: str, settings: Settings) -> Contestant:
+    return Contestant(
+        library=library,
+        algorithm=FULL if name == FULL else PLAIN,
+        env_id=env_id,
+        n_envs=settings.n_envs,
         n_steps=settings.n_steps,
         batch_size=settings.batch_size,
         n_epochs=settings.n_epochs,
         seed=settings.seed,
-        device="cpu",
+        arguments=ARGUMENTS.get(name, {}),
+        compiled=settings.compiled,
     )
-    collect, train = TimedMethod(model, "collect_rollouts"), TimedMethod(model, "train")
-
-    def iterate() -> Iteration:
-        start = time.perf_counter()
-        model.learn(settings.rollout_size, reset_num_timesteps=False)
-        return Iteration(time.perf_counter() - start, collect.seconds, train.seconds)
-
-    return iterate
 
 
-def _comparison(env_id: str, iterations: dict[str, list[Iteration]], settings: Settings) -> Comparison:
+def _comparison(env_id: str, found: Measured, settings: Settings) -> Comparison:
+    size = settings.n_envs * settings.n_steps
+    samples = {name: [size / turn.seconds for turn in turns] for name, turns in found.iterations.items()}
     return Comparison(
         title=env_id,
         unit="env-steps/s",
-        samples={name: [settings.rollout_size / turn.seconds for turn in turns] for name, turns in iterations.items()},
+        samples=samples,
         peer=PEER,
         more_is_better=True,
         targets=TARGETS[env_id],
-        references={PEER},
+        references={PEER, JAX_PEER},
+        details={
+            f"ratio to {JAX_PEER}": {
+                name: median(paired_ratios(own, samples[JAX_PEER])) for name, own in samples.items()
+            },
+            "first iteration, s": {name: turn.seconds for name, turn in found.first.items()},
+            "cores": {name: median(turn.cores for turn in turns) for name, turns in found.iterations.items()},
+        },
     )
-
-
-def _profile(iterations: dict[str, list[Iteration]]) -> dict[str, dict[str, float]]:
-    """Median seconds that each contestant spends in each part of an iteration."""
-    parts: dict[str, Callable[[Iteration], float]] = {
-        "collect": lambda turn: turn.collect,
-        "train": lambda turn: turn.train,
-        "other": lambda turn: turn.seconds - turn.collect - turn.train,
-    }
-    return {
-        part: {name: median(map(seconds, turns)) for name, turns in iterations.items()}
-        for part, seconds in parts.items()
-    }

@@ -1,4 +1,5 @@
 import json
+import subprocess
 from dataclasses import replace
 from itertools import count
 
@@ -7,8 +8,15 @@ import pytest
 import torch
 from stable_baselines3.common.env_util import make_vec_env
 
-from benchmarks import learning, optimizer_step, throughput, training
+from benchmarks import (
+    growth,
+    learning,
+    optimizer_step,
+    startup,
+    training,
+)
 from benchmarks.__main__ import SHORT_RESULTS, main
+from benchmarks.compiled_step import CompiledStep
 from benchmarks.machine import describe
 from benchmarks.measure import Comparison, Target, interleave, paired_ratios, reaches
 from benchmarks.results import save, write_page
@@ -78,6 +86,12 @@ def test_a_comparison_becomes_a_row_per_contestant():
     assert table.columns == ["contestant", "steps/s", "lowest", "highest", "ratio", "bytes"]
     assert table.rows[0] == ["peer", "3.00", "1.00", "100.0", "1.00", "-"]
     assert table.rows[1] == ["ours", "9.00", "1.00", "10.0", "1.00", "12.0"]
+
+
+def test_a_bound_may_be_on_the_median_itself():
+    alone = speeds(targets=[Target("T3", "ours", None, must=8.0, aim=10.0)])
+    assert target_table([alone]).rows == [["T3 work: ours in steps/s", "9.00", "≥ 8 reached", "≥ 10 missed"]]
+    assert alone.as_dict()["targets"][0]["must_reached"] is True
 
 
 def test_targets_become_rows_with_verdicts():
@@ -150,7 +164,37 @@ def test_an_episode_ends_at_the_step_over_all_environments_at_which_it_was_seen_
     assert sorted(zip(steps, returns, strict=True)) == sorted(seen)
 
 
+# --- growth and start-up ----------------------------------------------------------------------------------------------
+
+
+def test_an_exponent_is_the_slope_on_logarithmic_axes():
+    assert growth.exponents([1, 2, 4], [1.0, 1.0, 4.0]) == pytest.approx((1.0, 2.0))
+    assert growth.exponents([10, 1000], [3.0, 30.0]) == pytest.approx((0.5, 0.5))
+
+
+def test_a_start_is_timed_to_its_end():
+    assert startup.seconds(("-c", "import time; time.sleep(0.2)")) > 0.2
+    with pytest.raises(subprocess.CalledProcessError):
+        startup.seconds(("-c", "raise SystemExit(3)"))
+
+
 # --- the benchmarks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("name", optimizer_step.COMPILED)
+def test_a_compiled_step_is_the_eager_one(name):
+    shapes = [(7, 5), (7,), (3, 7)]
+    eager, graphed = (
+        optimizer_step.OWN_OPTIMIZERS[name](optimizer_step.parameters_with_gradients(shapes)) for _ in range(2)
+    )
+    step = CompiledStep(graphed)
+    for _ in range(5):
+        eager.step()
+        step()
+    for expected, found in zip(eager.param_groups[0]["params"], graphed.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_networks_have_the_sizes_in_their_names():
@@ -178,21 +222,6 @@ def test_microseconds_are_those_of_one_step(monkeypatch):
     assert len(calls) == 5
 
 
-def test_a_timed_method_does_what_it_did_and_says_how_long_it_took(monkeypatch):
-    clock = iter([10.0, 10.5])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
-    words = ["b", "a"]
-
-    class Owner:
-        def sorted(self, items, reverse):
-            return sorted(items, reverse=reverse)
-
-    owner = Owner()
-    timed = throughput.TimedMethod(owner, "sorted")
-    assert owner.sorted(words, reverse=True) == ["b", "a"]
-    assert timed.seconds == 0.5
-
-
 def read(directory, name):
     content = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
     assert (directory / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -203,14 +232,18 @@ def read(directory, name):
 
 def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(startup, "seconds", len)
     main(short=True)
     directory = tmp_path / SHORT_RESULTS
     throughputs, steps = read(directory, "throughput"), read(directory, "optimizers")
     assert [data["title"] for data in throughputs["data"]] == ["HalfCheetah-v5", "CartPole-v1"]
     for data in throughputs["data"]:
-        assert data["contestants"].keys() == {"SB3 PPO", "PPO", "DistributionalPPO"}
-        assert data["seconds"].keys() == {"collect", "train", "other"}
+        assert data["contestants"].keys() == {"SB3 PPO", "SBX PPO", "PPO", "DistributionalPPO"}
+        assert all(each["first iteration, s"] > 0 for each in data["contestants"].values())
+        assert list(data["seconds"]) == ["simulation", "inference", "rest of the collection", "update", "other"]
         assert all(seconds > 0 for part in data["seconds"].values() for seconds in part.values())
+        assert data["limits"]["PPO"]["update"] < data["limits"]["DistributionalPPO"]["update"]
+    assert throughputs["machine"]["SBX PPO"].startswith("everlearn")
     contestants = steps["data"][0]["contestants"]
     both = [contestants["AdamW foreach"]["samples"], contestants["randn"]["samples"]]
     assert contestants["AdamW foreach + randn"]["samples"] == [sum(pair) for pair in zip(*both, strict=True)]
@@ -221,7 +254,10 @@ def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a
     assert [target["label"] for target in files[0]["targets"]] == ["P6", "P6"]
     page = (directory / "README.md").read_text(encoding="utf-8")
     assert all(part in page for part in ("## Throughput", "(throughput.png)", "| SB3 PPO |", "(optimizers.json)"))
-    assert page.count("figures mean nothing") == 3
+    assert page.count("figures mean nothing") == 5
+    assert [data["axis"] for data in read(directory, "growth")["data"]] == [axis.name for axis in growth.AXES]
+    starts = read(directory, "startup")["data"][0]["contestants"]
+    assert starts["everlearn --help"]["samples"] == [len(startup.COMMANDS["everlearn --help"])]
     assert "DistributionalPPO" in capsys.readouterr().out
 
 
