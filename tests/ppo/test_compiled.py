@@ -14,6 +14,7 @@ from everlearn import PPO
 from everlearn.core import graphs
 from everlearn.core.digest import digest
 from everlearn.core.errors import ArgumentError
+from everlearn.core.rng import GlobalGenerators
 from everlearn.ppo import compilation, compiled, learning
 from everlearn.ppo.compilation import pays, require_choice
 from everlearn.ppo.compiled import CompiledRunner, Graphs, NotCompiled
@@ -44,8 +45,11 @@ def learn(model: PPO, steps: int) -> PPO:
 def test_one_compiled_update_is_the_eager_one(arguments: dict[str, Any]) -> None:
     """Within 1e-6 of each tensor's largest element, after one step."""
     fast, slow = pair(n_steps=16, n_epochs=1, **arguments)
+    generators = []
     for model in (fast, slow):
         learn(model, 16)
+        generators.append(digest(GlobalGenerators().state_dict()))
+    assert generators[0] == generators[1], "neither compiling nor comparing has drawn anything"
     assert (fast.update_compiler.reason, fast.skipped_updates) == (None, 0)
     assert slow.update_compiler.reason is not None
     assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-6)

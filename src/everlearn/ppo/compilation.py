@@ -14,6 +14,7 @@ from torch import Tensor
 from everlearn.core.errors import ArgumentError
 from everlearn.core.metrics import Row
 from everlearn.core.private_cache import keep_compiled_code_private
+from everlearn.core.rng import kept_generators
 from everlearn.ppo.compiled import CompiledRunner, Graphs
 from everlearn.ppo.loss import Coefficients
 from everlearn.ppo.rollout import Rollout
@@ -70,7 +71,8 @@ class UpdateCompiler:
     ) -> CompiledRunner:
         keep_compiled_code_private()
         start = time.monotonic()
-        runner = CompiledRunner(eager, rollout, batch_size, coefficients, self._graphs)
+        with kept_generators():  # a layer that draws would draw in the comparison
+            runner = CompiledRunner(eager, rollout, batch_size, coefficients, self._graphs)
         if runner.is_new:
             _log.info("The update has been compiled in %.1f seconds.", time.monotonic() - start)
         return runner
