@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from everlearn import PPO
+from everlearn import PPO, UPGD
 from everlearn.core import graphs
 from everlearn.core.digest import digest
 from everlearn.core.errors import ArgumentError
 from everlearn.core.rng import GlobalGenerators
 from everlearn.ppo import compilation, compiled, learning
+from everlearn.ppo.compilable import NotCompiled
 from everlearn.ppo.compilation import pays, require_choice
-from everlearn.ppo.compiled import CompiledRunner, Graphs, NotCompiled
+from everlearn.ppo.compiled import CompiledRunner, Graphs
 from everlearn.ppo.rollout import read_rollout
+from tests.ppo.together import KINDS, everything
 from tests.ppo.updates import assert_close_at_scale, learned, model_of, runner_of
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
@@ -191,3 +194,116 @@ def test_there_are_three_choices(choice: Any) -> None:
         require_choice(choice)
     with pytest.raises(ArgumentError, match="compile="):
         model_of("pendulum", PPO, compile=choice)
+
+
+# --- what a graph is made for, with an uncompiled one in its place ----------------------------------------------------
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Graphs are their own functions, called on copies once as a trace is; the number of each that was made."""
+    made: list[int] = []
+
+    def as_it_is(function: Any, example: Any) -> Any:
+        made.append(len(made))
+        function(*(tensor.clone() for tensor in example))
+        return function
+
+    monkeypatch.setattr(compiled, "compiled", as_it_is)
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_policy_may_be_compiled(kind: str, uncompiled: list[int]) -> None:
+    model = everything(**{**KINDS[kind], "compile": True}).learn(32)
+    assert (model.update_compiler.compiled, model.update_compiler.reason, len(uncompiled)) == (True, None, 1)
+
+
+def test_a_batch_that_is_larger_than_the_rollout_is_one_update(uncompiled: list[int]) -> None:
+    model = model_of("pendulum", PPO, compile=True, n_steps=16)
+    with pytest.warns(UserWarning, match="truncated mini-batch of size 16"):
+        model.batch_size = 64
+    learn(model, 16)
+    assert (model.update_compiler.compiled, len(uncompiled)) == (True, 1)
+
+
+def test_a_graph_is_trusted_only_after_an_update_that_moved_something(uncompiled: list[int]) -> None:
+    model = model_of("pendulum", PPO, n_steps=16).learn(16)
+    rollout = read_rollout(model.rollout_buffer, model.action_space)
+    graphs = Graphs()
+    lost = rollout.samples._replace(returns=torch.full_like(rollout.samples.returns, torch.nan))
+    with pytest.raises(NotCompiled, match="the first update to compare it by was skipped"):
+        CompiledRunner(runner_of(model), replace(rollout, samples=lost), 16, model._coefficients(), graphs)
+    assert (len(graphs.made), len(graphs.trusted)) == (1, 0)
+    CompiledRunner(runner_of(model), rollout, 16, model._coefficients(), graphs)
+    assert (len(uncompiled), len(graphs.trusted)) == (1, 1)
+
+
+def test_a_graph_that_fails_while_it_is_compared_leaves_everything_as_it_was(monkeypatch: Any) -> None:
+    def failing(function: Any, example: Any) -> Any:
+        def call(*tensors: Any) -> Any:
+            function(*tensors)
+            raise MemoryError
+
+        return call
+
+    monkeypatch.setattr(compiled, "compiled", failing)
+    model = model_of("pendulum", n_steps=16).learn(16)
+    rollout = model._prepare(read_rollout(model.rollout_buffer, model.action_space))
+    before = digest(model.get_parameters())
+    with pytest.raises(MemoryError):
+        CompiledRunner(runner_of(model), rollout, 16, model._coefficients(), Graphs())
+    assert digest(model.get_parameters()) == before
+
+
+def test_another_module_in_a_policy_needs_another_graph(uncompiled: list[int]) -> None:
+    model = learn(model_of("pendulum", PPO, compile=True), 32)
+    model.policy.mlp_extractor.policy_net[1] = nn.ReLU()
+    learn(model, 32)
+    assert len(uncompiled) == 2
+
+
+def test_what_stood_in_the_way_may_go_away(uncompiled: list[int]) -> None:
+    model = model_of("pendulum", PPO, compile=True)
+    hook = model.policy.value_net.register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match="'value_net' has hooks"):
+        learn(model, 64)
+    hook.remove()
+    learn(model, 32)
+    assert (model.update_compiler.compiled, model.update_compiler.reason) == (True, None)
+
+
+def test_gradients_and_diagnostics_are_those_of_the_last_update(uncompiled: list[int]) -> None:
+    """Also after the first update of a graph, and where updates end early."""
+    for arguments in (EVERYTHING, {**EVERYTHING, "kl_penalty": None, "target_kl": 1e-4}):
+        fast, slow = pair(**arguments)
+        for model in (fast, slow):
+            learn(model, 32)
+        for (name, one), (_, other) in zip(fast.policy.named_parameters(), slow.policy.named_parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-2, atol=1e-4, msg=name)
+        for name, value in slow.policy.optimizer.diagnostics().items():
+            torch.testing.assert_close(fast.policy.optimizer.diagnostics()[name], value, rtol=1e-2, atol=1e-5, msg=name)
+
+
+class Halving(UPGD):
+    """An optimizer with a step of its own."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+def test_a_step_of_an_optimizers_own_stays_its_own(uncompiled: list[int]) -> None:
+    model = model_of("pendulum", PPO, compile=True, optimizer_class=Halving)
+    with pytest.warns(UserWarning, match="Halving has no functional step"):
+        learn(model, 32)
+    assert uncompiled == []
+
+
+def test_a_run_with_a_short_time_limit_is_not_compiled_by_itself() -> None:
+    model = model_of("pendulum", PPO)
+    model._total_timesteps = 10**9
+    assert model._is_worth_compiling()
+    model.update_compiler.is_short = True
+    assert not model._is_worth_compiling()
+    model.compile = True
+    assert model._is_worth_compiling()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
@@ -20,7 +21,10 @@ def functional(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) ->
     Raises:
         ArgumentError: If it has none; the eager step remains.
     """
-    if isinstance(optimizer, UtilityOptimizer):
+    if "step" in vars(optimizer):
+        raise ArgumentError(f"The step of this {type(optimizer).__name__} has been replaced. Use the eager one.")
+    own = inspect.unwrap(type(optimizer).step) is inspect.unwrap(UtilityOptimizer.step)  # torch wraps it for each class
+    if isinstance(optimizer, UtilityOptimizer) and own:
         return FunctionalUtilityOptimizer(optimizer, names)
     if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
         return FunctionalTorchOptimizer(optimizer, names)

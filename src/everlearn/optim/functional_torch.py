@@ -37,7 +37,7 @@ class FunctionalTorchOptimizer(FunctionalOptimizer):
 
     def options(self, group: Mapping[str, Any]) -> Hyper:
         """A group under the rules' names, without gate and noise."""
-        variants = ("momentum", "nesterov", "dampening", "maximize", "amsgrad")
+        variants = ("momentum", "nesterov", "dampening", "maximize", "amsgrad", "fused", "capturable", "differentiable")
         used = [key for key in variants if group.get(key)]
         if self._coupled_decay and group["weight_decay"]:
             used.append("weight_decay")

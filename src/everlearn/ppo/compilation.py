@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Literal
 
@@ -15,13 +15,14 @@ from everlearn.core.errors import ArgumentError
 from everlearn.core.metrics import Row
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.rng import kept_generators
+from everlearn.ppo.compilable import NotCompiled
 from everlearn.ppo.compiled import CompiledRunner, Graphs
 from everlearn.ppo.loss import Coefficients
 from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import EagerRunner, Outcome
 
 CompileChoice = Literal["auto"] | bool
-Updates = Callable[[Iterable[Tensor]], Iterator[tuple[Row, Outcome]]]
+Updates = Callable[[Iterable[Tensor]], Generator[tuple[Row, Outcome]]]
 WORTH_COMPILING = 40_000
 """Updates of a training from which on compiling, which takes some ten seconds, is paid back."""
 _log = logging.getLogger(__name__)
@@ -33,11 +34,14 @@ class UpdateCompiler:
     Attributes:
         compiled: Whether the last rollout's updates were; None before the first.
         reason: Why updates are eager; None while they are compiled, or nothing has been decided.
+        is_short: Whether training will be over soon, however many steps it is for, so that "auto" does not compile.
     """
 
     def __init__(self) -> None:
         self._graphs = Graphs()
-        self._refused = False
+        self._has_failed = False
+        self._told: set[str] = set()
+        self.is_short = False
         self.compiled: bool | None = None
         self.reason: str | None = None
 
@@ -53,15 +57,18 @@ class UpdateCompiler:
             coefficients: The numbers of the loss.
             wanted: Whether they should be compiled.
         """
-        if wanted and not self._refused:
+        if wanted and not self._has_failed:
             try:
                 compiled = self._compiled(eager, rollout, batch_size, coefficients)
+            except (NotCompiled, ArgumentError) as error:  # which may be otherwise at the next rollout
+                self._refuse(error)
             except Exception as error:  # whatever tracer and compiler raise: the eager update does the same
+                self._has_failed = True
                 self._refuse(error)
             else:
                 self.compiled, self.reason = True, None
                 return compiled.updates
-        elif not self._refused:
+        elif not self._has_failed:
             self.reason = "compiling would not be paid back, or was not asked for"
         self.compiled = False
         return partial(eager.updates, rollout.samples, coefficients=coefficients)
@@ -78,13 +85,14 @@ class UpdateCompiler:
         return runner
 
     def _refuse(self, error: Exception) -> None:
-        """Stay with the eager update, and say why, once."""
-        self._refused, self.reason = True, f"{type(error).__name__}: {error}"
-        warnings.warn(
-            f"The update cannot be compiled and stays eager, which is slower and otherwise the same: {self.reason}",
-            stacklevel=2,
-        )
-        _log.debug("The update cannot be compiled", exc_info=error)
+        """Stay with the eager update for this rollout, and say why, once."""
+        self.reason = f"{type(error).__name__}: {error}"
+        if self.reason not in self._told:
+            self._told.add(self.reason)
+            warnings.warn(
+                f"The update cannot be compiled and stays eager, which is slower: {self.reason}", stacklevel=2
+            )
+            _log.debug("The update cannot be compiled", exc_info=error)
 
 
 def require_choice(choice: object) -> None:
@@ -104,4 +112,5 @@ def pays(choice: CompileChoice, updates: float) -> bool:
         choice: The argument ``compile``.
         updates: Of the whole training, those that were done included.
     """
+    require_choice(choice)
     return updates >= WORTH_COMPILING if choice == "auto" else choice

@@ -7,36 +7,27 @@ trusted, an update is done by it and by the eager runner, and both must lead to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from everlearn.core.errors import EverlearnError
 from everlearn.core.graphs import compiled
 from everlearn.core.metrics import Row
+from everlearn.gradients import VarianceGradientScaler
 from everlearn.gradients.functional import FunctionalScaler
-from everlearn.gradients.placement import Placement
 from everlearn.optim.functional import functional
-from everlearn.optim.functional_step import FunctionalOptimizer
+from everlearn.ppo.compilable import NotCompiled, differs, is_far, require_no_hooks, require_plain
 from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.loss import Coefficients, Minibatch
 from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import EagerRunner, FunctionalStep, Outcome
 
-TOLERANCE = 1e-3
-"""How far a graph's first update may be off the eager one, relative to the largest movement in each tensor."""
-ROUNDING = 1e-6
-"""Of the largest element of a tensor: a movement below it is none."""
-_CHANGING = ("params", "optimizer_state", "scaler_state", "buffers")
-
-
-class NotCompiled(EverlearnError):  # noqa: N818 - nobody has made a mistake
-    """An update has no compiled form, or none that can be trusted; the eager one remains."""
+_CHANGING = ("params", "gradients", "optimizer_state", "scaler_state", "buffers")
 
 
 @dataclass(frozen=True)
@@ -60,16 +51,17 @@ class Graphs:
     Attributes:
         policy: The policy for which they were made.
         made: Structure to graph.
+        trusted: The structures whose graph has done what the eager runner does.
     """
 
     policy: object = None
     made: dict[Any, Graph] = field(default_factory=dict)
+    trusted: set[Any] = field(default_factory=set)
 
-    def of(self, policy: object) -> dict[Any, Graph]:
-        """Those of a policy; graphs of another one are forgotten."""
+    def belong_to(self, policy: object) -> None:
+        """Forget the graphs of another policy."""
         if policy is not self.policy:
-            self.policy, self.made = policy, {}
-        return self.made
+            self.policy, self.made, self.trusted = policy, {}, set()
 
 
 class CompiledRunner:
@@ -95,38 +87,42 @@ class CompiledRunner:
         self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients, graphs: Graphs
     ) -> None:
         self._eager, self._coefficients, self._rollout = eager, coefficients, rollout
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, len(rollout))
         self._tensors = _Tensors(eager, rollout, coefficients)
-        made = graphs.of(eager.evaluator.policy)
-        structure = (self._tensors.structure(), batch_size)
-        self.is_new = structure not in made
+        graphs.belong_to(eager.evaluator.policy)
+        structure = (self._tensors.structure(), self._batch_size)
+        self.is_new = structure not in graphs.made
         if self.is_new:
-            graph = self._tensors.graph(self._some_rows())
-            self._require_equal(graph)
-            made[structure] = graph
-        self._graph = made[structure]
+            graphs.made[structure] = self._tensors.graph(self._some_rows())
+        self._graph = graphs.made[structure]
+        if structure not in graphs.trusted:
+            self._require_equal(self._graph)
+            graphs.trusted.add(structure)
 
-    def updates(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome]]:
+    def updates(self, batches: Iterable[Tensor]) -> Generator[tuple[Row, Outcome]]:
         """An update with each of some rows of the rollout: what is logged of it, and whether parameters moved.
 
         On an accelerator nothing is read before all are done.
         """
         done = self._done(batches)
-        for row, outcome in done if self._tensors.device.type == "cpu" else list(done):
-            if outcome is None:
-                values, flags = row.values.split([len(row.names), 2])
-                skipped, active = flags.tolist()
-                row, outcome = Row(row.names, values), "skipped" if skipped else "moved" if active else "stopped"
-            yield row, outcome
-        self._tensors.remember_step()
+        try:
+            for row, outcome in done if self._tensors.device.type == "cpu" else list(done):
+                if outcome is None:
+                    values, flags = row.values.split([len(row.names), 2])
+                    skipped, active = flags.tolist()
+                    row, outcome = Row(row.names, values), "skipped" if skipped else "moved" if active else "stopped"
+                yield row, outcome
+        finally:  # also where whoever takes the updates has had enough
+            self._tensors.remember_step()
 
     def _done(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome | None]]:
         """An update with each minibatch; the outcome of a compiled one is not read yet."""
         for indices in batches:
             if len(indices) == self._batch_size:
                 yield Row(self._graph.names, self._tensors.update(self._graph, indices)), None
-            else:
+            elif self._tensors.is_active():
                 yield from self._eager.updates(self._rollout.samples, [indices], self._coefficients)
+                self._tensors.hold_gradients()
 
     def _some_rows(self) -> Tensor:
         return torch.arange(self._batch_size, device=self._tensors.device)
@@ -135,15 +131,21 @@ class CompiledRunner:
         """Refuse a graph whose update is not the eager one; both are undone."""
         tensors, indices = self._tensors, self._some_rows()
         before = tensors.snapshot()
-        with tensors.optimizer.kept_noise():
-            self._eager.update(self._rollout.samples.rows(indices), self._coefficients)
-        expected = tensors.snapshot()
-        tensors.restore(before)
-        with tensors.optimizer.kept_noise():
-            tensors.update(graph, indices)
-        found = tensors.snapshot()
-        tensors.restore(before)
-        different = [name for name in expected if _differs(found[name], expected[name], before[name])]
+        try:
+            with tensors.optimizer.kept_noise():
+                stats, outcome = self._eager.update(self._rollout.samples.rows(indices), self._coefficients)
+            tensors.hold_gradients()
+            expected = tensors.snapshot()
+            tensors.restore(before)
+            with tensors.optimizer.kept_noise():
+                row = tensors.update(graph, indices)
+            found = tensors.snapshot()
+        finally:
+            tensors.restore(before)
+        if outcome != "moved":
+            raise NotCompiled(f"the first update to compare it by was {outcome}.")
+        different = [name for name in expected if differs(found[name], expected[name], before[name])]
+        different += [name for name, value in zip(graph.names, row, strict=False) if is_far(value, stats[name])]
         if different:
             raise NotCompiled(f"the graph's update is not the eager one: {', '.join(different[:5])} differ.")
 
@@ -154,15 +156,18 @@ class _Tensors:
     def __init__(self, eager: EagerRunner, rollout: Rollout, coefficients: Coefficients) -> None:
         self._policy, self._coefficients = eager.evaluator.policy, coefficients
         names: dict[Tensor, str] = {parameter: name for name, parameter in self._policy.named_parameters()}
-        _require_plain(eager.optimizer, names)
-        _require_no_hooks(eager.optimizer, self._policy)
+        require_plain(eager.optimizer, names)
+        if type(eager.scaler) not in (VarianceGradientScaler, type(None)):
+            raise NotCompiled(f"{type(eager.scaler).__name__} has no functional step.")
+        require_no_hooks(eager.optimizer, self._policy)
         self.optimizer = functional(eager.optimizer, names)
         scaler = eager.scaler if eager.scaler is not None and eager.scaler.enabled else None
         self._scaler = None if scaler is None else FunctionalScaler(scaler)
-        self._gradients_of(self.optimizer)
+        self._gradients = {name: torch.zeros_like(parameter) for name, parameter in self.optimizer.params.items()}
+        self.hold_gradients()
         tree = {
             "params": {name: parameter.detach() for name, parameter in self.optimizer.params.items()},
-            "gradients": {name: parameter.grad for name, parameter in self.optimizer.params.items()},
+            "gradients": self._gradients,
             "buffers": dict(self._policy.named_buffers()),
             "optimizer_state": self.optimizer.state(),
             "scaler_state": {} if self._scaler is None else self._scaler.state(),
@@ -182,17 +187,24 @@ class _Tensors:
         self._active = torch.tensor(True, device=self.device)
         self._factors = torch.empty(0)
 
-    @staticmethod
-    def _gradients_of(optimizer: FunctionalOptimizer) -> None:
-        for parameter in optimizer.params.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+    @torch.no_grad()
+    def hold_gradients(self) -> None:
+        """Have the parameters' gradients be the tensors that the graph writes, whatever eager code has made of them."""
+        for name, parameter in self.optimizer.params.items():
+            if parameter.grad is not None and parameter.grad is not self._gradients[name]:
+                self._gradients[name].copy_(parameter.grad)
+            parameter.grad = self._gradients[name]
+
+    def is_active(self) -> bool:
+        """Whether updates of this rollout go on: the KL has not grown too large."""
+        return bool(self._active)
 
     def structure(self) -> Any:
         """What a graph depends on, besides the size of a minibatch."""
         forms = tuple((tuple(each.shape), each.stride(), each.dtype, each.device) for each in self.live)
         scaler = None if self._scaler is None else self._scaler.structure()
-        switches = (self._coefficients.normalize_advantage, self._policy.training, torch.get_num_threads())
+        modules = tuple((name, module, module.training) for name, module in self._policy.named_modules())
+        switches = (self._coefficients.normalize_advantage, modules, torch.get_num_threads())
         return (self._spec, forms, self.optimizer.structure(), scaler, switches)
 
     def graph(self, indices: Tensor) -> Graph:
@@ -209,7 +221,7 @@ class _Tensors:
             gradients = tree.pop("gradients")
             taken = step(**tree, minibatch=minibatch, noise=noise, active=active)
             for name, gradient in gradients.items():
-                gradient.copy_(taken.gradients[name])
+                gradient.copy_(torch.where(taken.active, taken.gradients[name], gradient))
             stats = {name: value for name, value in taken.stats.items() if name != "skipped"}
             names[:] = stats
             row = torch.stack([each.float() for each in (*stats.values(), taken.stats["skipped"], taken.active)])
@@ -247,39 +259,3 @@ def _tensors_of(coefficients: Coefficients) -> dict[str, Tensor]:
     numbers.pop("normalize_advantage")
     numbers.setdefault("target_kl", float("inf"))
     return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in numbers.items()}
-
-
-def _require_plain(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
-    """Refuse what the graph would silently do otherwise."""
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    if set(map(id, params)) != set(map(id, names)):
-        raise NotCompiled("the optimizer's parameters are not the policy's.")
-    frozen = [names[param] for param in params if not param.requires_grad]
-    if frozen:
-        raise NotCompiled(f"the parameters {frozen[:5]} are frozen.")
-    if len({(param.dtype, param.device) for param in params}) > 1:
-        raise NotCompiled("its parameters are of several dtypes or on several devices.")
-
-
-def _require_no_hooks(optimizer: torch.optim.Optimizer, policy: nn.Module) -> None:
-    """Refuse hooks, which a graph would not call; those by which a scaler acts on a step are its own."""
-    steps = (*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values())
-    if any(not isinstance(getattr(hook, "__self__", None), Placement) for hook in steps):
-        raise NotCompiled("the optimizer's step has hooks.")
-    for name, parameter in policy.named_parameters():
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            raise NotCompiled(f"the parameter {name} has hooks.")
-    for name, module in policy.named_modules():
-        if any(getattr(module, kind) for kind in _HOOKS):
-            raise NotCompiled(f"the module {name or 'policy'!r} has hooks.")
-
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def _differs(found: Tensor, expected: Tensor, before: Tensor) -> bool:
-    """Whether a movement is another one, beyond rounding."""
-    found, expected, before = (tensor.double().nan_to_num() for tensor in (found, expected, before))
-    largest = expected.abs().amax() if expected.numel() else torch.zeros(())
-    movement = (expected - before).abs().amax() if expected.numel() else torch.zeros(())
-    return bool(((found - expected).abs() > TOLERANCE * movement + ROUNDING * largest).any())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from typing import Self
 
@@ -128,7 +129,8 @@ class RolloutLearner(RolloutCollector):
         means, before_last_epoch = RunningMeans(), 0
         for _ in range(self.n_epochs):
             before_last_epoch = len(means)
-            goes_on = self._learn_once(updates(rollout.batches(self.batch_size)), means)
+            with closing(updates(rollout.batches(self.batch_size))) as done:
+                goes_on = self._learn_once(done, means)
             self._n_updates += 1
             if not goes_on:
                 break
@@ -145,6 +147,8 @@ class RolloutLearner(RolloutCollector):
 
     def _is_worth_compiling(self) -> bool:
         """Whether what equals the plain code to rounding may take its place, as the argument ``compile`` says."""
+        if self.compile == "auto" and self.update_compiler.is_short:
+            return False
         rollout = self.n_steps * self.n_envs
         return pays(
             self.compile, self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
@@ -157,7 +161,7 @@ class RolloutLearner(RolloutCollector):
         kept = self._actor is not None and self._actor.policy is self.policy
         return self._actor if kept else actor_for(self.policy, self._last_obs)
 
-    def _learn_once(self, updates: Iterator[tuple[Row, Outcome]], means: RunningMeans) -> bool:
+    def _learn_once(self, updates: Generator[tuple[Row, Outcome]], means: RunningMeans) -> bool:
         """One pass over the rollout; False where the KL has grown too large or training diverges."""
         for row, outcome in updates:
             self.divergence_guard.count(skipped=outcome == "skipped")

@@ -62,13 +62,13 @@ class RolloutCollector(OnPolicyAlgorithm):
         n_steps = 0
         rollout_buffer.reset()
         if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+            self._reset_noise(env.num_envs)
         callback.on_rollout_start()
         actor = self._ready_actor()
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
+                self._reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             actions, values, log_probs = self._decided(actor, obs_tensor)
             actions = actions.cpu().numpy()
@@ -98,6 +98,11 @@ class RolloutCollector(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    @torch.no_grad()
+    def _reset_noise(self, n_envs: int) -> None:
+        """Draw matrices of gSDE to explore with, which need no gradients."""
+        self.policy.reset_noise(n_envs)
 
     def _ready_actor(self) -> Actor | None:
         """The actor with the parameters of now, where it fits the policy and the observations of now."""

@@ -7,7 +7,7 @@ rules in the same order: backward, variance scaling, clipping, optimizer step, c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -60,7 +60,7 @@ class EagerRunner:
 
     def updates(
         self, samples: Minibatch, batches: Iterable[Tensor], coefficients: Coefficients
-    ) -> Iterator[tuple[Row, Outcome]]:
+    ) -> Generator[tuple[Row, Outcome]]:
         """An update with each of some rows of the samples."""
         for indices in batches:
             stats, outcome = self.update(samples.rows(indices), coefficients)

@@ -126,8 +126,7 @@ def train(
             venv = stack.enter_context(closing(training_environment(wanted.env, wanted.algorithm.gamma)))
             decided, _ = resolved(wanted, venv)
             agent = build_agent(decided, venv)
-        if agent.compile == "auto" and limit.left() < _WORTH_COMPILING:
-            agent.compile = False
+        agent.update_compiler.is_short = limit.left() < _WORTH_COMPILING
         directory = stack.enter_context(_claimed(decided, out, overwrite=overwrite))
         order = _Order(decided, directory, display or Silent(), callbacks, interruption, limit)
         stack.enter_context(_threads(thread_count(decided, agent)))
