@@ -16,8 +16,8 @@ from everlearn.optim.functional import functional
 class CompiledStep:
     """A step of an optimizer by a graph: parameters, gradients and state stay where they are and are changed there.
 
-    Gradients come in one by one, as the eager step finds them, and are joined in the graph. The noise is drawn outside
-    it, from the optimizer's own stream.
+    Gradients come in one by one, as the eager step finds them, and those of a block are joined in the graph. The noise
+    is drawn outside it, from the optimizer's own stream.
 
     Args:
         optimizer: One that has a functional step, over parameters with gradients.
@@ -31,7 +31,7 @@ class CompiledStep:
         held = [param for group in optimizer.param_groups for param in group["params"]]
         self._step = functional(optimizer, {param: str(index) for index, param in enumerate(held)})
         params = {name: param.detach() for name, param in self._step.params.items()}
-        gradients = [param.grad for param in self._step.params.values()]
+        gradients = {name: param.grad for name, param in self._step.params.items()}
         tree = (params, gradients, self._step.state(), self._step.hyper())
         self._live, self._spec = pytree.tree_flatten(tree)
         with self._step.kept_noise():
@@ -47,6 +47,5 @@ class CompiledStep:
     def _traced(self, *tensors: Tensor) -> list[Tensor]:
         *live, noise = tensors
         params, gradients, state, hyper = pytree.tree_unflatten(live, self._spec)
-        gradient = torch.cat([each.reshape(-1) for each in gradients])
-        self._step.step_(params, gradient, state, hyper, noise, {})
-        return [gradient.new_zeros(())]
+        self._step.step_(params, self._step.joined(gradients), state, hyper, noise, {})
+        return [torch.zeros(())]

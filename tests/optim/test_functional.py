@@ -43,12 +43,12 @@ class Arguments:
         self.factors = {} if factors is None else dict(zip(NAMES, factors, strict=True))
         if factors is not None and self.step.factor_acts_on == "gradient":
             grads = {name: self.factors[name] * grad for name, grad in grads.items()}
-        self.gradient = self.step.layout.gather([grads[name] for name in self.params], torch.float32)
+        self.gradients = self.step.joined(grads)
         with self.step.kept_noise():
             self.noise = self.step.draw_noise().clone()
 
     def all(self) -> tuple[Any, ...]:
-        return self.params, self.gradient, self.state, self.hyper, self.noise, self.factors
+        return self.params, self.gradients, self.state, self.hyper, self.noise, self.factors
 
 
 def eager_step(optimizer: Optimizer, seed: int, factors: Tensor | None) -> None:
@@ -180,7 +180,7 @@ def test_a_base_optimizer_before_its_first_step_gets_its_own_state(kind):
     step = functional(functional_first, names_of(functional_first))
     params = {name: param.detach() for name, param in step.params.items()}
     arguments = Arguments(functional_first, 0, None)
-    step.step_(params, arguments.gradient, step.state(), step.hyper(), arguments.noise, {})
+    step.step_(params, arguments.gradients, step.state(), step.hyper(), arguments.noise, {})
     for optimizer, seeds in ((functional_first, (1, 2)), (eager, (0, 1, 2))):
         take_steps(optimizer, seeds)
     for left, right in zip(held(functional_first), held(eager), strict=True):
@@ -207,7 +207,7 @@ def test_eager_and_functional_steps_can_take_turns(kind):
             take_steps(mixed, [seed])
         else:
             arguments = Arguments(mixed, seed, None)
-            step.step_(params, arguments.gradient, step.state(), step.hyper(), arguments.noise, {})
+            step.step_(params, arguments.gradients, step.state(), step.hyper(), arguments.noise, {})
         take_steps(eager, [seed])
     for left, right in zip(held(mixed), held(eager), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
@@ -229,7 +229,7 @@ def test_low_precision_parameters_keep_their_state_in_float32(kind):
     step = functional(optimizer, {held(optimizer)[0]: "weight"})
     gradient = random_gradients(held(optimizer), 0)[0]
     params = {"weight": held(optimizer)[0].detach()}
-    step.step_(params, gradient.flatten(), step.state(), step.hyper(), torch.empty(0), {})
+    step.step_(params, step.joined({"weight": gradient}), step.state(), step.hyper(), torch.empty(0), {})
     take_steps(eager, [0])
     assert torch.equal(held(optimizer)[0], held(eager)[0])
     for left, right in zip(*(tensors_in(each.state_dict()["state"]) for each in (optimizer, eager)), strict=True):

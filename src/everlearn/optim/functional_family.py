@@ -33,12 +33,11 @@ class FunctionalUtilityOptimizer(FunctionalOptimizer):
 
     def pieces(self) -> list[Piece]:
         """The spans in which the family updates its parameters."""
-        pieces, offset = [], 0
+        pieces = []
         for key, group, _, span in self._spans():
             names = tuple(self._names[param] for param in span.params)
             layout = None if span.block.layout is None else TracedLayout(span.params)
-            pieces.append(Piece(names, group, offset, layout, key))
-            offset += sum(param.numel() for param in span.params)
+            pieces.append(Piece(names, group, layout, key))
         return pieces
 
     def _spans(self) -> Iterator[tuple[str, int, Shelf, Span]]:

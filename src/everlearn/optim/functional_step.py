@@ -30,16 +30,24 @@ class Piece(NamedTuple):
     Args:
         names: Of the parameters.
         group: Number of their group.
-        offset: Where their elements begin among those of all parameters.
         layout: Where each lies in the block; None for a block that is one parameter.
         key: Of their entry in the state.
     """
 
     names: tuple[str, ...]
     group: int
-    offset: int
     layout: TracedLayout | None
     key: str
+
+    def joined(self, tensors: Tensors) -> Tensor:
+        """The tensors of its names as one; that of a single name as it is."""
+        found = [tensors[name] for name in self.names]
+        return found[0] if self.layout is None else self.layout.gather(found, found[0].dtype)
+
+    def parts(self, joined: Tensor) -> dict[str, Tensor]:
+        """Views of what ``joined`` has joined, by name."""
+        views = [joined] if self.layout is None else self.layout.views(joined)
+        return dict(zip(self.names, views, strict=True))
 
 
 class FunctionalOptimizer(ABC):
@@ -61,8 +69,7 @@ class FunctionalOptimizer(ABC):
         self._pieces = self.pieces()
         by_name = {name: param for param, name in names.items()}
         self.params = {name: by_name[name] for piece in self._pieces for name in piece.names}
-        """By name, in the order in which vectors over all parameters have them."""
-        self.layout = TracedLayout([*self.params.values()])
+        """By name, in the order of the pieces."""
 
     @abstractmethod
     def options(self, group: Mapping[str, Any]) -> Hyper:
@@ -103,6 +110,15 @@ class FunctionalOptimizer(ABC):
         """Of each group whether it takes noise."""
         return [options["sigma"] > 0 for options in self._options]
 
+    def joined(self, gradients: Tensors) -> list[Tensor]:
+        """Gradients by name as ``step_`` takes them: one tensor for all that are updated together."""
+        return [piece.joined(gradients) for piece in self._pieces]
+
+    def parts(self, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+        """By name again what ``joined`` made."""
+        pairs = zip(self._pieces, gradients, strict=True)
+        return {name: part for piece, gradient in pairs for name, part in piece.parts(gradient).items()}
+
     def kept_noise(self) -> AbstractContextManager[None]:
         """Inside, numbers are drawn that will be drawn again afterwards."""
         return nullcontext()
@@ -117,7 +133,7 @@ class FunctionalOptimizer(ABC):
     def step_(
         self,
         params: Tensors,
-        gradient: Tensor,
+        gradients: Sequence[Tensor],
         state: States,
         hyper: Sequence[Tensors],
         noise: Tensor,
@@ -127,7 +143,7 @@ class FunctionalOptimizer(ABC):
 
         Args:
             params: By name.
-            gradient: Of all parameters, in the order of ``self.params``, (numel,).
+            gradients: As from ``joined()``.
             state: As from ``state()``.
             hyper: As from ``hyper()``.
             noise: Standard normal numbers for the parameters that take noise, as from ``draw_noise()``.
@@ -135,7 +151,7 @@ class FunctionalOptimizer(ABC):
         """
         groups: list[Hyper] = [{**options, **numbers} for options, numbers in zip(self._options, hyper, strict=True)]
         blocks: list[tuple[Block, Hyper]] = []
-        for piece in self._pieces:
+        for piece, gradient in zip(self._pieces, gradients, strict=True):
             options, entry = groups[piece.group], state[piece.key]
             block = self._block(piece, params, gradient, entry, options)
             block.weights = self.count_(entry, options, block.param.dtype)
@@ -154,17 +170,9 @@ class FunctionalOptimizer(ABC):
     def _block(self, piece: Piece, params: Tensors, gradient: Tensor, entry: Tensors, options: Hyper) -> Block:
         """The block of a piece; a single parameter of the state's dtype is changed in place."""
         dtype = _state_dtype(entry, gradient)
-        held = [params[name] for name in piece.names]
-        param = held[0].to(dtype) if piece.layout is None else piece.layout.gather(held, dtype)
-        size = param.numel()
+        param = piece.joined(params).to(dtype)
         averages = {name: entry[name] for name in ("avg_utility", *self.direction.averages) if name in entry}
-        block = Block(
-            param,
-            gradient[piece.offset : piece.offset + size].to(dtype).view(param.shape),
-            averages,
-            {},
-            piece.layout,
-        )
+        block = Block(param, gradient.to(dtype), averages, {}, piece.layout)
         if options["adaptive_noise"]:
             block.update_rms = entry["update_rms"]
         return block
@@ -183,8 +191,7 @@ class FunctionalOptimizer(ABC):
     def _store(self, blocks: Sequence[Block], params: Tensors) -> None:
         """Take gathered weights, and those that were moved in a higher precision, back to the parameters."""
         for piece, block in zip(self._pieces, blocks, strict=True):
-            views = [block.param] if piece.layout is None else piece.layout.views(block.param)
-            for name, view in zip(piece.names, views, strict=True):
+            for name, view in piece.parts(block.param).items():
                 if piece.layout is not None or view.dtype != params[name].dtype:
                     params[name].copy_(view)
 

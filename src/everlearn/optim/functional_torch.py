@@ -61,13 +61,9 @@ class FunctionalTorchOptimizer(FunctionalOptimizer):
 
     def pieces(self) -> list[Piece]:
         """Every parameter by itself, whose state has tensors of its own."""
-        pieces, offset = [], 0
-        for number, group in enumerate(self._optimizer.param_groups):
-            for param in group["params"]:
-                name = self._names[param]
-                pieces.append(Piece((name,), number, offset, None, name))
-                offset += param.numel()
-        return pieces
+        groups = enumerate(self._optimizer.param_groups)
+        names = [(number, self._names[param]) for number, group in groups for param in group["params"]]
+        return [Piece((name,), number, None, name) for number, name in names]
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The state of each parameter, by its name."""
@@ -76,7 +72,7 @@ class FunctionalTorchOptimizer(FunctionalOptimizer):
     def step_(
         self,
         params: Tensors,
-        gradient: Tensor,
+        gradients: Sequence[Tensor],
         state: States,
         hyper: Sequence[Tensors],
         noise: Tensor,
@@ -84,7 +80,7 @@ class FunctionalTorchOptimizer(FunctionalOptimizer):
     ) -> None:
         """torch's step; factors scale the step as a whole, decay included: ``p <- old + f * (p - old)``."""
         before = {name: param.clone() for name, param in params.items()}
-        super().step_(params, gradient, state, hyper, noise, {})
+        super().step_(params, gradients, state, hyper, noise, {})
         if self.factor_acts_on == "step":
             for name, factor in factors.items():
                 params[name].copy_(before[name] + factor.to(before[name].dtype) * (params[name] - before[name]))

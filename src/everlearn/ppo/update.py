@@ -165,13 +165,12 @@ class FunctionalStep:
             raw = self.scaler.gather(grads)
             found = self.scaler.factors(scaler_state, scaler_hyper, raw)
             factors = dict(zip(self.scaler.names, found.unbind(), strict=True))
-        gradient, norm = self._descend_(params, grads, optimizer_state, numbers, optimizer_hyper, noise, factors)
+        gradients, norm = self._descend_(params, grads, optimizer_state, numbers, optimizer_hyper, noise, factors)
         moved = active & finite & torch.isfinite(norm)
         _undo_(learned, before, ~moved)
         if self.scaler is not None:
             self.scaler.observe_(scaler_state, scaler_hyper, raw, active & finite)
-        taken = dict(zip(self.optimizer.params, self.optimizer.layout.views(gradient), strict=True))
-        return Taken(stats | {"skipped": (active & ~moved).float()}, active, taken, factors)
+        return Taken(stats | {"skipped": (active & ~moved).float()}, active, self.optimizer.parts(gradients), factors)
 
     def _descend_(
         self,
@@ -182,15 +181,14 @@ class FunctionalStep:
         optimizer_hyper: Sequence[Tensors],
         noise: Tensor,
         factors: Tensors,
-    ) -> tuple[Tensor, Tensor]:
-        """Scale, clip and step; returns the gradient that the optimizer took, and its norm before clipping."""
-        in_order = {name: grads[name] for name in self.optimizer.params}
+    ) -> tuple[list[Tensor], Tensor]:
+        """Scale, clip and step; returns the gradients that the optimizer took, and their norm before clipping."""
         if factors and self.optimizer.factor_acts_on == "gradient":
-            in_order = {name: gradient * factors[name].to(gradient.dtype) for name, gradient in in_order.items()}
-        gradient = self.optimizer.layout.gather([*in_order.values()], next(iter(in_order.values())).dtype)
-        norm = clip_by_global_norm_([gradient], coefficients.max_grad_norm)
-        self.optimizer.step_(params, gradient, optimizer_state, optimizer_hyper, noise, factors)
-        return gradient, norm
+            grads = {name: gradient * factors[name].to(gradient.dtype) for name, gradient in grads.items()}
+        gradients = self.optimizer.joined(grads)
+        norm = clip_by_global_norm_(gradients, coefficients.max_grad_norm)
+        self.optimizer.step_(params, gradients, optimizer_state, optimizer_hyper, noise, factors)
+        return gradients, norm
 
 
 @contextmanager
