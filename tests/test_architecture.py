@@ -53,6 +53,13 @@ def test_importing_everlearn_does_not_import(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["pydantic", "torch._inductor", "torch._dynamo.eval_frame"])
+def test_importing_an_algorithm_does_not_import(module: str) -> None:
+    """What only configurations, files or compiled updates need, and takes long to load."""
+    program = f"from everlearn import PPO; import sys; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 SANCTIONED = {
     ("src/everlearn/ppo/importing.py", "stable_baselines3.PPO.load"): "trust=True, the one road to SB3's own loader",
     ("tests/ppo/test_importing.py", "stable_baselines3.PPO.load"): "the frozen file, with which trust=True is compared",

@@ -5,7 +5,8 @@ import torch
 from pydantic import BaseModel
 
 from everlearn.core.errors import ConfigError
-from everlearn.core.registry import Registry, checked_arguments, validated
+from everlearn.core.registry import Registry
+from everlearn.core.signatures import checked_arguments, validated
 
 
 class Fixed:

@@ -26,7 +26,7 @@ from typer.utils import get_params_from_function
 from everlearn import PPO, DistributionalPPO
 from everlearn.checkpoint.errors import CheckpointError
 from everlearn.cli import main as main_of_command
-from everlearn.core.registry import _signature_model
+from everlearn.core.signatures import _signature_model
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.policy import ActorCriticPolicy
 from tests.checkpoint.foreign_files import SB3_ZIP

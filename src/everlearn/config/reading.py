@@ -10,7 +10,7 @@ from typing import Any
 from everlearn.config.document import Document, parse, plain_yaml, read
 from everlearn.config.sections import AlgorithmConfig, RunConfig
 from everlearn.core.errors import ConfigError, suggestion
-from everlearn.core.registry import validated
+from everlearn.core.signatures import validated
 
 HEADER = "# A run of everlearn with every setting resolved; `everlearn train` with this file repeats it.\n"
 SECTIONS = tuple(RunConfig.model_fields)

@@ -26,6 +26,9 @@ class FunctionalUtilityOptimizer(FunctionalOptimizer):
         self.direction, self.factor_acts_on = optimizer.direction, optimizer.factor_acts_on
         self._together = all(shelf.shares_weights() for shelf in optimizer.shelves().values())
         super().__init__(optimizer, names)
+        noisy = [self.params[name] for piece in self._pieces if self._noisy[piece.group] for name in piece.names]
+        self._noise_size = sum(param.numel() for param in noisy)
+        self._noise_kind = (torch.promote_types(noisy[0].dtype, torch.float32), noisy[0].device) if noisy else None
 
     def options(self, group: Mapping[str, Any]) -> Hyper:
         """The group itself."""
@@ -70,11 +73,9 @@ class FunctionalUtilityOptimizer(FunctionalOptimizer):
 
     def draw_noise(self) -> Tensor:
         """The family's own draw."""
-        params = [self.params[name] for piece in self._pieces if self._noisy[piece.group] for name in piece.names]
-        if not params:
+        if self._noise_kind is None:
             return super().draw_noise()
-        kind = torch.promote_types(params[0].dtype, torch.float32), params[0].device
-        return self._family.draw_noise(sum(param.numel() for param in params), *kind)
+        return self._family.draw_noise(self._noise_size, *self._noise_kind)
 
     def remember_step(self, factors: Tensors) -> None:
         """Hand the factors over as a scaler does, and have the family look at its parameters and state."""

@@ -66,6 +66,7 @@ class FunctionalOptimizer(ABC):
         self._optimizer = optimizer
         self._names = names
         self._options = [self.options(group) for group in optimizer.param_groups]
+        self._noisy = [options["sigma"] > 0 for options in self._options]
         self._pieces = self.pieces()
         by_name = {name: param for param, name in names.items()}
         self.params = {name: by_name[name] for piece in self._pieces for name in piece.names}
@@ -105,19 +106,9 @@ class FunctionalOptimizer(ABC):
         pieces = [(piece.names, piece.group, piece.key) for piece in self._pieces]
         return type(self._optimizer), repr(pieces), tuple(fixed), tuple(self._noisy)
 
-    @property
-    def _noisy(self) -> list[bool]:
-        """Of each group whether it takes noise."""
-        return [options["sigma"] > 0 for options in self._options]
-
     def joined(self, gradients: Tensors) -> list[Tensor]:
         """Gradients by name as ``step_`` takes them: one tensor for all that are updated together."""
         return [piece.joined(gradients) for piece in self._pieces]
-
-    def parts(self, gradients: Sequence[Tensor]) -> dict[str, Tensor]:
-        """By name again what ``joined`` made."""
-        pairs = zip(self._pieces, gradients, strict=True)
-        return {name: part for piece, gradient in pairs for name, part in piece.parts(gradient).items()}
 
     def kept_noise(self) -> AbstractContextManager[None]:
         """Inside, numbers are drawn that will be drawn again afterwards."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.core.errors import ArgumentError
 
-_CONFIG = ConfigDict(arbitrary_types_allowed=True)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def fitting(constructor: type[object], name: str, value: Any) -> Any:
@@ -26,6 +26,8 @@ def fitting(constructor: type[object], name: str, value: Any) -> Any:
     Raises:
         ArgumentError: Naming argument and value.
     """
+    from pydantic import ValidationError  # only what reads files needs it
+
     adapter = _adapters(vars(constructor)["__init__"]).get(name)
     try:
         return value if adapter is None else adapter.validate_python(value)
@@ -36,6 +38,9 @@ def fitting(constructor: type[object], name: str, value: Any) -> Any:
 
 @cache
 def _adapters(initialise: Callable[..., None]) -> dict[str, TypeAdapter[Any]]:
+    from pydantic import ConfigDict, TypeAdapter
+
     hints = typing.get_type_hints(initialise, localns={"VecEnv": VecEnv})  # which SB3 imports for checkers only
     left_out = ("return", "env", "policy", "device")
-    return {name: TypeAdapter(hint, config=_CONFIG) for name, hint in hints.items() if name not in left_out}
+    anything = ConfigDict(arbitrary_types_allowed=True)
+    return {name: TypeAdapter(hint, config=anything) for name, hint in hints.items() if name not in left_out}

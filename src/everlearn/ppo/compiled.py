@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from everlearn.core.flat import FlatLayout
 from everlearn.core.graphs import compiled
 from everlearn.core.metrics import Row
 from everlearn.gradients import VarianceGradientScaler
@@ -27,7 +28,7 @@ from everlearn.ppo.loss import Coefficients, Minibatch
 from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import EagerRunner, FunctionalStep, Outcome
 
-_CHANGING = ("params", "gradients", "optimizer_state", "scaler_state", "buffers")
+_CHANGING = ("params", "gradient", "optimizer_state", "scaler_state", "buffers")
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Graph:
     """A compiled update.
 
     Args:
-        call: Takes the tensors of ``_Tensors.live``, indices, noise and ``active``; returns what is logged in one
-            vector, and ``active`` for the next update.
-        names: Of what is logged; last come whether the update was skipped, and whether the next is active.
+        call: Takes the tensors of ``_Tensors.live``, indices, noise and flags; returns what is logged in one vector,
+            the flags (whether the update was skipped, whether the next is active) and the scaler's factors.
+        names: Of what is logged.
     """
 
     call: Callable[..., list[Tensor]]
@@ -107,19 +108,16 @@ class CompiledRunner:
         done = self._done(batches)
         try:
             for row, outcome in done if self._tensors.device.type == "cpu" else list(done):
-                if outcome is None:
-                    values, flags = row.values.split([len(row.names), 2])
-                    skipped, active = flags.tolist()
-                    row, outcome = Row(row.names, values), "skipped" if skipped else "moved" if active else "stopped"
-                yield row, outcome
+                yield row, outcome if isinstance(outcome, str) else _outcome(outcome)
         finally:  # also where whoever takes the updates has had enough
             self._tensors.remember_step()
 
-    def _done(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome | None]]:
-        """An update with each minibatch; the outcome of a compiled one is not read yet."""
+    def _done(self, batches: Iterable[Tensor]) -> Iterator[tuple[Row, Outcome | Tensor]]:
+        """An update with each minibatch; of a compiled one the flags, which are not read yet."""
         for indices in batches:
             if len(indices) == self._batch_size:
-                yield Row(self._graph.names, self._tensors.update(self._graph, indices)), None
+                values, flags = self._tensors.update(self._graph, indices)
+                yield Row(self._graph.names, values), flags
             elif self._tensors.is_active():
                 yield from self._eager.updates(self._rollout.samples, [indices], self._coefficients)
                 self._tensors.hold_gradients()
@@ -138,14 +136,14 @@ class CompiledRunner:
             expected = tensors.snapshot()
             tensors.restore(before)
             with tensors.optimizer.kept_noise():
-                row = tensors.update(graph, indices)
+                values, _ = tensors.update(graph, indices)
             found = tensors.snapshot()
         finally:
             tensors.restore(before)
         if outcome != "moved":
             raise NotCompiled(f"the first update to compare it by was {outcome}.")
         different = [name for name in expected if differs(found[name], expected[name], before[name])]
-        different += [name for name, value in zip(graph.names, row, strict=False) if is_far(value, stats[name])]
+        different += [name for name, value in zip(graph.names, values, strict=True) if is_far(value, stats[name])]
         if different:
             raise NotCompiled(f"the graph's update is not the eager one: {', '.join(different[:5])} differ.")
 
@@ -163,18 +161,25 @@ class _Tensors:
         self.optimizer = functional(eager.optimizer, names)
         scaler = eager.scaler if eager.scaler is not None and eager.scaler.enabled else None
         self._scaler = None if scaler is None else FunctionalScaler(scaler)
-        self._gradients = {name: torch.zeros_like(parameter) for name, parameter in self.optimizer.params.items()}
+        layout = FlatLayout([*self.optimizer.params.values()])
+        gradient = next(iter(self.optimizer.params.values())).new_zeros(layout.numel)
+        self._gradients = dict(zip(self.optimizer.params, layout.views(gradient), strict=True))
         self.hold_gradients()
+        self._numbers, self._numbers_spec = pytree.tree_flatten(
+            {
+                "coefficients": _tensors_of(coefficients),
+                "optimizer_hyper": self.optimizer.hyper(),
+                "scaler_hyper": {} if self._scaler is None else self._scaler.hyper(),
+            }
+        )
         tree = {
             "params": {name: parameter.detach() for name, parameter in self.optimizer.params.items()},
-            "gradients": self._gradients,
+            "gradient": gradient,
             "buffers": dict(self._policy.named_buffers()),
             "optimizer_state": self.optimizer.state(),
             "scaler_state": {} if self._scaler is None else self._scaler.state(),
             "samples": {name: each for name, each in rollout.samples._asdict().items() if each is not None},
-            "coefficients": _tensors_of(coefficients),
-            "optimizer_hyper": self.optimizer.hyper(),
-            "scaler_hyper": {} if self._scaler is None else self._scaler.hyper(),
+            "numbers": torch.stack(self._numbers).to(gradient.device),
         }
         self.live, self._spec = pytree.tree_flatten(tree)
         paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
@@ -184,7 +189,7 @@ class _Tensors:
             if path.startswith(tuple(f"['{name}']" for name in _CHANGING))
         }
         self.device = rollout.raw_returns.device
-        self._active = torch.tensor(True, device=self.device)
+        self._flags = torch.tensor([False, True], device=self.device)
         self._factors = torch.empty(0)
 
     @torch.no_grad()
@@ -197,7 +202,7 @@ class _Tensors:
 
     def is_active(self) -> bool:
         """Whether updates of this rollout go on: the KL has not grown too large."""
-        return bool(self._active)
+        return bool(self._flags[1])
 
     def structure(self) -> Any:
         """What a graph depends on, besides the size of a minibatch."""
@@ -215,27 +220,27 @@ class _Tensors:
         step = FunctionalStep(Evaluator(shadow), self.optimizer, self._scaler, self._coefficients.normalize_advantage)
 
         def update(*tensors: Tensor) -> list[Tensor]:
-            *live, indices, noise, active = tensors
+            *live, indices, noise, flags = tensors
             tree = pytree.tree_unflatten(live, self._spec)
+            tree |= pytree.tree_unflatten(tree.pop("numbers").unbind(), self._numbers_spec)
             minibatch = Minibatch(**tree.pop("samples")).rows(indices)
-            gradients = tree.pop("gradients")
-            taken = step(**tree, minibatch=minibatch, noise=noise, active=active)
-            for name, gradient in gradients.items():
-                gradient.copy_(torch.where(taken.active, taken.gradients[name], gradient))
+            gradient = tree.pop("gradient")
+            taken = step(**tree, minibatch=minibatch, noise=noise, active=flags[1])
+            gradient.copy_(torch.where(taken.active, torch.cat([*map(torch.flatten, taken.gradients)]), gradient))
             stats = {name: value for name, value in taken.stats.items() if name != "skipped"}
             names[:] = stats
-            row = torch.stack([each.float() for each in (*stats.values(), taken.stats["skipped"], taken.active)])
-            return [row, taken.active, torch.stack([*taken.factors.values()]) if taken.factors else row.new_empty(0)]
+            row = torch.stack([each.float() for each in stats.values()])
+            factors = torch.stack([*taken.factors.values()]) if taken.factors else row.new_empty(0)
+            return [row, torch.stack([taken.stats["skipped"] > 0, taken.active]), factors]
 
         with self.optimizer.kept_noise():
-            example = [*self.live, indices, self.optimizer.draw_noise(), self._active]
+            example = [*self.live, indices, self.optimizer.draw_noise(), self._flags]
         return Graph(compiled(update, example), tuple(names))
 
-    @torch.no_grad()
-    def update(self, graph: Graph, indices: Tensor) -> Tensor:
-        """Do one update; returns what is logged of it."""
-        row, self._active, self._factors = graph.call(*self.live, indices, self.optimizer.draw_noise(), self._active)
-        return row
+    def update(self, graph: Graph, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Do one update; returns what is logged of it, and the flags."""
+        values, self._flags, self._factors = graph.call(*self.live, indices, self.optimizer.draw_noise(), self._flags)
+        return values, self._flags
 
     def remember_step(self) -> None:
         """Tell the optimizer of the last update, and be ready for the next rollout's."""
@@ -250,7 +255,12 @@ class _Tensors:
         """Put everything back."""
         for path, tensor in self._changing.items():
             tensor.copy_(snapshot[path])
-        self._active = torch.ones_like(self._active)
+        self._flags = torch.tensor([False, True], device=self.device)
+
+
+def _outcome(flags: Tensor) -> Outcome:
+    skipped, active = flags.tolist()
+    return "skipped" if skipped else "moved" if active else "stopped"
 
 
 def _tensors_of(coefficients: Coefficients) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from everlearn.core.errors import ArgumentError, StateError, require_in_range
-from everlearn.core.registry import Registry, signature_model
+from everlearn.core.registry import Registry
 
 Schedule = Callable[[float], float]
 """A function of the remaining progress, 1 at the beginning of training and 0 at its end."""
@@ -165,5 +165,7 @@ def schedule_data(schedule: Any) -> float | dict[str, Any] | None:
     kind = "linear" if type(schedule) is LinearSchedule else schedules.name_of(type(schedule))
     if kind is None:
         return None
+    from everlearn.core.signatures import signature_model  # which loads pydantic
+
     names = signature_model(schedules[kind]).model_fields
     return {"kind": kind, **{name: getattr(schedule, name) for name in names}}

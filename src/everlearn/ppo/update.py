@@ -89,13 +89,13 @@ class Taken(NamedTuple):
     Args:
         stats: What is logged of it, 0-d by name; ``skipped`` is 1 where something was not finite.
         active: For the next update of this rollout: False once the KL has grown too large, 0-d.
-        gradients: As the optimizer took them, by name.
+        gradients: As the optimizer took them, in the order of ``optimizer.params`` and joined by its pieces.
         factors: Of variance scaling, 0-d by name; empty without.
     """
 
     stats: Stats
     active: Tensor
-    gradients: Tensors
+    gradients: Sequence[Tensor]
     factors: Tensors
 
 
@@ -170,7 +170,7 @@ class FunctionalStep:
         _undo_(learned, before, ~moved)
         if self.scaler is not None:
             self.scaler.observe_(scaler_state, scaler_hyper, raw, active & finite)
-        return Taken(stats | {"skipped": (active & ~moved).float()}, active, self.optimizer.parts(gradients), factors)
+        return Taken(stats | {"skipped": (active & ~moved).float()}, active, gradients, factors)
 
     def _descend_(
         self,

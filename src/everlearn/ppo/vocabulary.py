@@ -23,7 +23,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from everlearn.core.errors import ConfigError
-from everlearn.core.registry import Registry, signature_model
+from everlearn.core.registry import Registry
 from everlearn.optim.registry import optimizers
 from everlearn.ppo.divergence import divergence_controls
 from everlearn.ppo.kl import kl_controls
@@ -131,6 +131,8 @@ def _described_object(value: Any) -> Any:
     parameters = inspect.signature(type(value)).parameters.values()
     if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters):
         return opaque(value)
+    from everlearn.core.signatures import signature_model  # which loads pydantic
+
     fields = signature_model(type(value)).model_fields
     if not all(hasattr(value, field) for field in fields):
         return opaque(value)

@@ -11,7 +11,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 
 from everlearn.config import AlgorithmConfig, RunConfig, RuntimeConfig
 from everlearn.core.errors import ConfigError
-from everlearn.core.registry import Registry, checked_arguments, validated
+from everlearn.core.registry import Registry
+from everlearn.core.signatures import checked_arguments, validated
 from everlearn.environments.build import check_id
 from everlearn.environments.wrappers import wrappers
 from everlearn.gradients import VarianceGradientScaler
