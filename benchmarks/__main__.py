@@ -11,7 +11,17 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import growth, learning, machine, model_file, optimizer_step, startup, throughput, training
+from benchmarks import (
+    compiled_learning,
+    growth,
+    learning,
+    machine,
+    model_file,
+    optimizer_step,
+    startup,
+    throughput,
+    training,
+)
 from benchmarks.measure import Announce
 from benchmarks.results import Report, save, write_page
 
@@ -28,6 +38,11 @@ class Benchmark(StrEnum):
     GROWTH = "growth"
     STARTUP = "startup"
     LEARNING = "learning"
+    COMPILED_LEARNING = "compiled-learning"
+
+
+LEARNING = (Benchmark.LEARNING, Benchmark.COMPILED_LEARNING)
+"""Those that take long."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Options:
 def main(
     names: Annotated[
         list[Benchmark] | None,
-        typer.Argument(metavar="NAME", help="throughput, optimizers, files, growth, startup, learning"),
+        typer.Argument(metavar="NAME", help=", ".join(Benchmark)),
     ] = None,
     short: Annotated[bool, typer.Option("--short", help="See that it works; the figures mean nothing.")] = False,
     out: Annotated[
@@ -65,7 +80,7 @@ def main(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of learning.")] = 3,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time in learning.")] = 2,
 ) -> None:
-    """Measure everlearn beside its peers; without names all but learning, which takes half an hour.
+    """Measure everlearn beside its peers; without names all but the two of learning, which takes half an hour.
 
     Leave the machine alone meanwhile. The first run of throughput makes virtual environments for the peers, under
     .cache/peers; it needs a package index for that. Learning takes an hour or more.
@@ -75,7 +90,7 @@ def main(
     described = machine.describe(threads)
     console, progress = Console(), Console(stderr=True, style="dim", highlight=False, soft_wrap=True)
     options = Options(short, threads, repetitions, seeds, jobs)
-    for name in names or [each for each in Benchmark if each is not Benchmark.LEARNING]:
+    for name in names or [each for each in Benchmark if each not in LEARNING]:
         report = _run(name, options, progress.print)
         save(report, directory, described, short=short)
         console.print("", *(table.rich() for table in report.tables))
@@ -87,6 +102,8 @@ def _run(name: Benchmark, options: Options, announce: Announce) -> Report:
     if name is Benchmark.LEARNING:
         studies = training.Settings(seeds=options.seeds, jobs=options.jobs, threads=options.threads)
         return learning.run(learning.shortened(studies) if options.short else studies, announce)
+    if name is Benchmark.COMPILED_LEARNING:
+        return compiled_learning.run(compiled_learning.SHORT if options.short else compiled_learning.FULL, announce)
     module: Any = {
         Benchmark.THROUGHPUT: throughput,
         Benchmark.OPTIMIZERS: optimizer_step,

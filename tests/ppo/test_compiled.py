@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +83,37 @@ def test_a_training_with_everything_on_compiles_once_and_stays_near_the_eager_on
     for name, value in slow.logger.name_to_value.items():
         if name.startswith(("train/", "upgd/", "vgs/")) and name != "train/compiled":
             assert fast.logger.name_to_value[name] == pytest.approx(value, rel=0.05, abs=1e-3), name
+
+
+@needs_compiler
+@pytest.mark.parametrize("arguments", [PLAIN, EVERYTHING], ids=["plain", "everything on"])
+def test_after_a_hundred_updates_it_is_within_the_stated_bound(arguments: dict[str, Any]) -> None:
+    """1e-4 of each tensor's largest element, from one rollout, so that nothing but the updates differs."""
+    fast, slow = pair(n_steps=160, n_epochs=10, **{**arguments, "optimizer_kwargs": {"lr": 1e-3}})
+    for model in (fast, slow):
+        learn(model, 160)
+    assert fast.update_compiler.compiled
+    assert fast._n_updates == 10, "epochs of ten minibatches each"
+    assert_close_at_scale(learned(fast)["parameters"], learned(slow)["parameters"], 1e-4)
+
+
+@needs_compiler
+def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
+    program = """if True:
+        from torch._dynamo.utils import counters
+        from tests.ppo.updates import model_of
+        model = model_of("pendulum", compile=True, n_steps=16).learn(16)
+        assert model.update_compiler.compiled
+        print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"])
+    """
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        found.append(done.stdout.split())
+    assert found == [["1", "0"], ["0", "1"]]
 
 
 @needs_compiler

@@ -66,9 +66,12 @@ def observe_(mean: Tensor, ss: Tensor, gradient: Tensor, weight_ratio: Scalar, f
 
 
 def magnitudes(gradients: Sequence[Tensor], count: Scalar) -> tuple[Tensor, Tensor]:
-    """Mean absolute value over ``count`` elements, and norm, of all gradients together, 0-d."""
-    sums = torch.stack([torch.linalg.vector_norm(gradient, 1) for gradient in gradients])
-    norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+    """Mean absolute value over ``count`` elements, and norm, of all gradients together, 0-d.
+
+    In float64: a running float32 sum of millions of absolute values loses the small ones, 0.4 % of the whole.
+    """
+    sums = torch.stack([torch.linalg.vector_norm(gradient, 1, dtype=torch.float64) for gradient in gradients])
+    norms = torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
     return sums.sum() / count, torch.linalg.vector_norm(norms)
 
 
