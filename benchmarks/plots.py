@@ -118,7 +118,7 @@ def draw_scores(
         axes.plot([centres[name]] * 2, [row - 0.22, row + 0.22], color=colour, linewidth=3)
         axes.scatter(values, [row] * len(values), s=16, color=_SAMPLE, alpha=0.6, linewidths=0, zorder=3)
     axes.set_yticks(range(len(scores)), list(scores))
-    for label, colour in zip(axes.get_yticklabels(), _CONTESTANTS, strict=True):
+    for label, colour in zip(axes.get_yticklabels(), _CONTESTANTS, strict=False):
         label.set(color=colour, fontweight="bold")
     axes.set_ylim(-0.6, len(scores) - 0.4)
     _dress(axes, title, unit)
