@@ -100,8 +100,8 @@ def test_evaluation_repeats_with_its_seed() -> None:
 
 
 def test_the_threshold_is_the_environments_own() -> None:
-    assert reward_threshold(built("CartPole-v1")) == 475
-    assert reward_threshold(built("Pendulum-v1")) is None
+    assert reward_threshold("CartPole-v1") == 475
+    assert reward_threshold("Pendulum-v1") is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from everlearn.core.errors import EverlearnError
 from everlearn.environments.synchronous import SynchronousVecEnv, independent
 from tests.environments.toys import Noisy
 
@@ -221,3 +222,39 @@ def test_one_environment_twice_is_refused() -> None:
     env = gymnasium.make("CartPole-v1")
     with pytest.raises(ValueError, match="same instance"):
         SynchronousVecEnv([lambda: env] * 2)
+
+
+class Sloppy(gymnasium.Env[Any, Any]):
+    """An environment whose step returns whatever it is told to."""
+
+    def __init__(self, **different: Any) -> None:
+        self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._outcome = {"observation": np.zeros(2, np.float32), "reward": 0.0, "terminated": False, "info": {}}
+        self._outcome |= different
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        outcome = self._outcome
+        return outcome["observation"], outcome["reward"], outcome["terminated"], False, outcome["info"]
+
+
+@pytest.mark.parametrize(
+    ("different", "problem"),
+    [
+        ({"observation": np.zeros(3, np.float32)}, r"an observation of the shape \(3,\), where its space has \(2,\)"),
+        ({"observation": np.array(["a", "b"])}, "an observation of <U1"),
+        ({"reward": np.zeros(2)}, "the reward array"),
+        ({"terminated": "no"}, "terminated='no', which is neither True nor False"),
+        ({"info": None}, "the info None, which is no dictionary"),
+    ],
+    ids=["shape", "dtype", "reward", "flag", "info"],
+)
+def test_what_does_not_conform_is_refused_in_the_first_steps(different: dict[str, Any], problem: str) -> None:
+    """Row 32 of the failure modes."""
+    venv = SynchronousVecEnv([lambda: Sloppy(), lambda: Sloppy(**different)])
+    venv.reset()
+    with pytest.raises(EverlearnError, match=f"Environment 1 returned at its step 1 {problem}"):
+        venv.step(np.zeros(2, np.int64))

@@ -31,7 +31,8 @@ class Role(StrEnum):
 
     LEARNED = "learned"  # weights, optimizer, statistics: what training has found out
     HYPER = "hyper"  # hyper-parameters now in force, schedules
-    LOOP = "loop"  # counters, environments, last observations
+    LOOP = "loop"  # counters, last observations
+    SIMULATION = "simulation"  # environments
     RANDOM = "random"  # generators; restored last
     RECORD = "record"  # callbacks, loggers, pending records
 

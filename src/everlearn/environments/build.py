@@ -5,21 +5,25 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
+import warnings
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.error import Error as GymnasiumError
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.core.errors import ConfigError, MissingExtraError
-from everlearn.environments.finite import FiniteVecEnv
+from everlearn.environments.finite import FiniteSubprocessVecEnv, FiniteVecEnv
 from everlearn.environments.normaliser import Normaliser
+from everlearn.environments.recorded import Recorded
+from everlearn.environments.snapshots import is_known
 from everlearn.environments.spaces import check_spaces, is_continuous_control
 from everlearn.environments.spec import EnvConfig
-from everlearn.environments.wrappers import Env, wrapped
+from everlearn.environments.wrappers import Env, check_wrappers, wrapped, wrappers
 
 _logger = logging.getLogger(__name__)
 
@@ -70,16 +74,18 @@ def normalises(config: EnvConfig, venv: VecEnv) -> bool:
     return is_continuous_control(venv.observation_space, venv.action_space) if enabled == "auto" else enabled
 
 
-def reward_threshold(venv: VecEnv) -> float | None:
+def reward_threshold(env_id: str) -> float | None:
     """The mean return at which the environment's authors call it solved, where they say so."""
-    spec = venv.get_attr("spec", 0)[0]
-    return None if spec is None else spec.reward_threshold
+    return gymnasium.registry[env_id].reward_threshold
 
 
-def _simulations(config: EnvConfig, n_envs: int) -> FiniteVecEnv:
+def _simulations(config: EnvConfig, n_envs: int) -> VecEnv:
     check_id(config.id)
+    check_wrappers(config.wrappers)
     _quieten_mujoco(config.id)
-    venv = FiniteVecEnv([lambda: wrapped(_make(config), config.wrappers)] * n_envs)
+    names = [spec if isinstance(spec, str) else spec["kind"] for spec in config.wrappers]
+    make = partial(_made, config, gymnasium.registry[config.id], {name: wrappers[name] for name in names})
+    venv = FiniteVecEnv([make] * n_envs) if config.engine == "synchronous" else FiniteSubprocessVecEnv([make] * n_envs)
     check_spaces(config.id, venv.observation_space, venv.action_space)
     return venv
 
@@ -104,7 +110,19 @@ def check_id(env_id: str) -> None:
         )
 
 
+def _made(config: EnvConfig, spec: EnvSpec, named: Mapping[str, Any]) -> Env:
+    """An environment with its wrappers, also in a process that has not imported what registered them."""
+    gymnasium.registry.setdefault(spec.id, spec)
+    for name, wrapper in named.items():
+        wrappers.add(name, wrapper)
+    _quieten_mujoco(config.id)
+    env = _make(config)
+    return wrapped(env if is_known(env) else Recorded(env), config.wrappers)
+
+
 def _make(config: EnvConfig) -> Env:
+    """Row 33 of the failure modes: what an environment's modules do to the filters of warnings is undone."""
+    filters = list(warnings.filters)
     try:
         return gymnasium.make(config.id, **config.kwargs)
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
@@ -119,6 +137,8 @@ def _make(config: EnvConfig) -> Env:
         ) from error
     except GymnasiumError as error:
         raise ConfigError(f"env.id: '{config.id}' cannot be made: {error}") from error
+    finally:
+        warnings.filters[:] = filters  # type: ignore[index]
 
 
 def _missing_dependency(env_id: str, error: Exception) -> Exception:

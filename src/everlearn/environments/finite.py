@@ -6,34 +6,27 @@ refused value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from everlearn.core.finite import require_finite
+from everlearn.environments.subprocesses import SubprocessVecEnv
 from everlearn.environments.synchronous import SynchronousVecEnv
 
 
-class FiniteVecEnv(SynchronousVecEnv):
-    """Environments side by side: finite observations and rewards pass unchanged, and all others are refused.
+class FiniteGate:
+    """Finite observations and rewards pass unchanged, and all others are refused.
 
-    It is no wrapper around one, because SB3's ``EvalCallback`` wants as many wrappers around its own environments.
-
-    Args:
-        env_fns: Make one environment each.
+    It is a base of vector environments and no wrapper around one, because SB3's ``EvalCallback`` wants as many wrappers
+    around its own environments.
     """
 
-    def __init__(self, env_fns: list[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        super().__init__(env_fns)
-        self._steps = 0
+    _steps = 0
 
     def reset(self) -> VecEnvObs:
         """Reset all environments; the steps of each are counted from here."""
         self._steps = 0
-        observations = super().reset()
+        observations: VecEnvObs = super().reset()  # type: ignore[misc]
         require_finite("observation", observations, step=0)
         return observations
 
@@ -43,13 +36,29 @@ class FiniteVecEnv(SynchronousVecEnv):
         Raises:
             NonFiniteError: Naming the quantity, the environment and its step since the reset.
         """
-        outcome = super().step_wait()
+        outcome: VecEnvStepReturn = super().step_wait()  # type: ignore[misc]
         observations, rewards, _, _ = outcome
         self._steps += 1
         require_finite("reward", rewards, step=self._steps)
         require_finite("observation", observations, step=self._steps)
         require_finite_ends(outcome, self._steps)
         return outcome
+
+
+class FiniteVecEnv(FiniteGate, SynchronousVecEnv):
+    """Environments one after the other, which let nothing pass that is not finite.
+
+    Args:
+        env_fns: Make one environment each.
+    """
+
+
+class FiniteSubprocessVecEnv(FiniteGate, SubprocessVecEnv):
+    """Environments in processes of their own, which let nothing pass that is not finite.
+
+    Args:
+        env_fns: Make one environment each.
+    """
 
 
 def require_finite_ends(outcome: VecEnvStepReturn, step: int) -> None:

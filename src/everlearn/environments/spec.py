@@ -96,6 +96,8 @@ class EnvConfig(Section):
         n_envs: Copies that step side by side.
         normalize: ``auto``, true, false, or a mapping with the fields of ``NormaliserConfig``.
         kwargs: Arguments for ``gymnasium.make``.
+        engine: ``synchronous`` steps them one after the other, ``subprocess`` each in a process of its own, which pays
+            where a step takes a millisecond or more.
         wrappers: Names of registered wrappers, or ``{kind: name, argument: value}``, innermost first.
     """
 
@@ -105,4 +107,5 @@ class EnvConfig(Section):
         NormaliserConfig, BeforeValidator(_as_mapping, json_schema_input_type=Literal["auto"] | bool | NormaliserConfig)
     ] = NormaliserConfig()
     kwargs: dict[str, Any] = {}
+    engine: Literal["synchronous", "subprocess"] = "synchronous"
     wrappers: list[Annotated[str | dict[str, Any], stated_as("a name or {kind: name, ...}")]] = []

@@ -11,6 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
+from everlearn.environments.conforming import FIRST_STEPS, require_conforming
+
 _IMMUTABLE = frozenset({bool, bytes, complex, float, int, str, type(None), np.bool_, np.float32, np.float64, np.int64})
 
 
@@ -20,21 +22,30 @@ class SynchronousVecEnv(DummyVecEnv):
     What is handed out stays as it is, as it does there: each reset and each step writes into arrays of its own, so that
     nothing has to be copied afterwards. Infos are copied as deeply as they can change.
 
+    What does not conform to its spaces is refused in the first steps.
+
     Args:
         env_fns: Make one environment each.
     """
 
+    _first_steps = 0
+
     def reset(self) -> VecEnvObs:
         """Reset all environments, with the seeds and options given for this reset."""
         self._take_new_arrays()
+        self._first_steps = 0
         return super().reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all environments; one whose episode ended is reset, and its info has the last observation."""
         self._take_new_arrays()
         actions, rewards, dones, infos = self.actions, self.buf_rews, self.buf_dones, self.buf_infos
+        self._first_steps = step = min(self._first_steps + 1, FIRST_STEPS + 1)
         for index, env in enumerate(self.envs):
-            observation, rewards[index], terminated, truncated, info = env.step(actions[index])
+            outcome = env.step(actions[index])
+            if step <= FIRST_STEPS:
+                require_conforming(index, env.observation_space, outcome, step)
+            observation, rewards[index], terminated, truncated, info = outcome
             done = dones[index] = terminated or truncated
             info["TimeLimit.truncated"] = truncated and not terminated
             if done:
