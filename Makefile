@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CLEAN_INSTALL := build/wheel-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-crash test-sb3 test-zoo check bench docs behaviours mutation clean test-fuzz
+.PHONY: help demo test test-all test-crash test-sb3 test-zoo check bench docs behaviours mutation resume-table clean test-fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,6 +58,9 @@ docs: $(STAMP) ## build the site: docs/_build/html/index.html
 
 behaviours: $(STAMP) ## write docs/behaviours.md: every law and its tests
 	$(PY) -m tools.behaviours
+
+resume-table: $(STAMP) ## kill trainings, resume them, compare every bit: docs/resume-table.md (half an hour)
+	$(PY) -m tools.resume_table
 
 mutation: $(STAMP) ## put small faults into the formulae; each has to fail a test (half an hour)
 	$(PY) -m tools.mutation

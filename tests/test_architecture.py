@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "Run",
     "VarianceGradientScaler",
     "__version__",
+    "resume",
     "train",
 ]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from everlearn.optim.upgd import UPGD
     from everlearn.optim.upgdw import UPGDW
     from everlearn.ppo.algorithm import PPO, DistributionalPPO
+    from everlearn.runs.resuming import resume
     from everlearn.runs.run import Run
     from everlearn.runs.running import train
 
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "VarianceGradientScaler",
     "__version__",
+    "resume",
     "train",
 ]
 
@@ -35,6 +37,7 @@ _HOMES = {
     "PPO": "everlearn.ppo.algorithm",
     "DistributionalPPO": "everlearn.ppo.algorithm",
     "Run": "everlearn.runs.run",
+    "resume": "everlearn.runs.resuming",
     "train": "everlearn.runs.running",
     "UPGD": "everlearn.optim.upgd",
     "AdaptiveUPGD": "everlearn.optim.adaptive_upgd",

@@ -286,6 +286,7 @@ def test_ctrl_c_ends_the_process_cleanly_with_a_saved_model() -> None:
 
 
 def test_sigterm_ends_the_command_with_143() -> None:
+    """Row 16 of the failure modes."""
     Path("own_terminated.py").write_text(TERMINATED)
     quick = ("--steps", "1e9", "--set", "logging.baseline_episodes=0", "--set", "env.n_envs=1")
     result = everlearn(
@@ -293,7 +294,8 @@ def test_sigterm_ends_the_command_with_143() -> None:
     )
     assert result.exit_code == 143, result.output
     assert "Stopped by SIGTERM; the model so far is saved." in result.stdout
-    assert PPO.load("run/model.zip").num_timesteps == 40
+    assert "Go on with: everlearn resume run --import own_terminated" in result.stdout
+    assert PPO.load("run/model.zip").num_timesteps == 32, "as before the rollout that was being collected"
 
 
 @pytest.mark.filterwarnings("default")

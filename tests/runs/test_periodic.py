@@ -1,5 +1,4 @@
 import csv
-import io
 import math
 import random
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from everlearn.environments.build import evaluation_environment
 from everlearn.report import EvaluationRecord
 from everlearn.runs import Run, train
 from everlearn.runs.periodic import PeriodicEvaluation, unnoticed
+from everlearn.runs.writing import LineFile
 from tests.environments.toys import Noisy
 from tests.runs.tiny import Recorded, built, tiny
 
@@ -188,22 +188,23 @@ def test_the_display_shows_the_last_evaluation(tmp_path: Path) -> None:
     assert display.shown[-1].evaluated == run.evaluations()["mean_reward"][-1]
 
 
-def evaluated(stopped: Callable[[], bool]) -> tuple[PeriodicEvaluation, str]:
+def evaluated(stopped: Callable[[], bool], path: Path) -> tuple[PeriodicEvaluation, str]:
     """An agent learns for two rollouts; what its evaluations recorded, and wrote."""
-    file = io.StringIO()
+    file = LineFile(path)
     config = EvaluationConfig(every=16, seed=1)
     environments = partial(evaluation_environment, tiny().env, 1, 0)
     evaluation = PeriodicEvaluation(config, environments, file, stopped)
     built().learn(32, evaluation)
     evaluation.close()
-    return evaluation, file.getvalue()
+    file.close()
+    return evaluation, path.read_text()
 
 
-def test_an_evaluation_that_is_broken_off_is_not_recorded() -> None:
+def test_an_evaluation_that_is_broken_off_is_not_recorded(tmp_path: Path) -> None:
     calls = count()
-    evaluation, rows = evaluated(lambda: next(calls) > 30)
+    evaluation, rows = evaluated(lambda: next(calls) > 30, tmp_path / "rows")
     assert (evaluation.records, rows.count("\n"), evaluation.score_now()) == ([], 1, None)
-    evaluation, rows = evaluated(lambda: False)
+    evaluation, rows = evaluated(lambda: False, tmp_path / "rows")
     assert (len(evaluation.records), rows.count("\n")) == (2, 3)
     assert evaluation.score_now() == evaluation.records[-1].mean_reward
     evaluation.num_timesteps += 1

@@ -18,6 +18,8 @@ from everlearn.config import load
 from everlearn.core.errors import ArgumentError, ConfigError, NonFiniteError
 from everlearn.ppo.algorithm import PPO
 from everlearn.runs import Run, train
+from everlearn.runs.checkpointing import checkpoint_store
+from everlearn.runs.directory import RunDirectory
 from tests.environments.toys import Scripted
 from tests.runs.tiny import Recorded, tiny
 
@@ -80,7 +82,9 @@ def test_a_non_finite_reward_stops_the_run_and_leaves_the_agent(tmp_path: Path) 
     with pytest.raises(NonFiniteError, match="non-finite reward at its step 20") as error:
         train(config, tmp_path / "run")
     assert error.value.__notes__ == [f"The agent as it was then is saved in {tmp_path / 'run' / 'model.zip'}."]
-    assert PPO.load(tmp_path / "run" / "model.zip").num_timesteps == 38
+    assert PPO.load(tmp_path / "run" / "model.zip").num_timesteps == 32, "as before the rollout that failed"
+    assert Run(tmp_path / "run").load().num_timesteps == 32
+    assert [each.step for each in checkpoint_store(RunDirectory(tmp_path / "run")).checkpoints()] == [32]
     assert (tmp_path / "run" / "progress.jsonl").read_text().count("\n") == 2
     del gymnasium.registry["everlearn-tests/Broken-v0"]
 

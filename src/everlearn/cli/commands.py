@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from everlearn.cli import configuring, converting, evaluating, inspecting, training
+from everlearn.cli import configuring, converting, evaluating, inspecting, resuming, training
 
 app = typer.Typer(
     name="everlearn",
@@ -15,6 +15,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(training.train)
+app.command()(resuming.resume)
+app.command("verify-resume")(resuming.verify_resume)
 app.command()(evaluating.evaluate)
 app.command()(inspecting.inspect)
 app.command()(converting.convert)

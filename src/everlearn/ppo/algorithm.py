@@ -27,7 +27,7 @@ from everlearn.ppo.policy import (
     ReductionSpec,
     parameters_by_part,
 )
-from everlearn.ppo.saving import SavedLearner
+from everlearn.ppo.resuming import ResumableLearner
 from everlearn.ppo.schedules import ScheduleSpec, schedule_from
 
 
@@ -46,7 +46,7 @@ class Defaults:
     divergence: DivergenceSpec
 
 
-class PPO(SavedLearner):
+class PPO(ResumableLearner):
     """Proximal Policy Optimization: Stable-Baselines3's PPO, with everlearn's additions off.
 
     Arguments up to ``_init_setup_model`` are SB3's, in SB3's order and meaning; ours follow, by keyword only. None

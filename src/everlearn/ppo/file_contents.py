@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import platform
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,12 +16,16 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from everlearn.checkpoint import strict_json
 from everlearn.checkpoint.codec import JSON, members_of
+from everlearn.checkpoint.errors import TooLarge
 from everlearn.checkpoint.files import Buffer
 from everlearn.core.errors import ArgumentError, StateError, suggestion
+from everlearn.core.resume_level import Level, Resumability
 from everlearn.core.stateful import Role
 from everlearn.environments.space_state import space_state
 from everlearn.environments.statistics import require_consistent
+from everlearn.environments.vector_state import without_environments
 from everlearn.ppo.hyperparameters import SCHEDULED
+from everlearn.ppo.loop_state import callback_resumability, not_restored, without_callbacks
 from everlearn.ppo.model_file import (
     ATTRIBUTES,
     CONFIG,
@@ -29,13 +34,14 @@ from everlearn.ppo.model_file import (
     MEMBER_OF,
     PARTS,
     RUNTIME_ARGUMENTS,
+    SIMULATORS,
     SPACES,
 )
 from everlearn.ppo.optimizer_state import state_by_name
 from everlearn.ppo.persistence import PersistentLearner, require_finite_state
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.schedules import schedule_data
-from everlearn.ppo.state import COUNTERS, OBSERVATIONS, PROGRESS, EpisodeStatistics, learned_parts
+from everlearn.ppo.state import COUNTERS, OBSERVATIONS, PROGRESS, EpisodeStatistics, is_opaque, learned_parts
 from everlearn.ppo.vocabulary import described, opaque
 
 
@@ -62,30 +68,48 @@ def contents(
     in_force = parts["hyperparameters"]
     parts["hyperparameters"] = {name: in_force[name] for name in in_force if name.partition(".")[0] not in left_out}
     for name, state in parts.items():
-        members |= members_of(MEMBER_OF.get(name, name), state)
+        try:
+            members |= members_of(MEMBER_OF.get(name, name), state)
+        except (StateError, TooLarge) as error:
+            if name not in _REDUCED:
+                raise
+            parts[name] = _REDUCED[name](state, str(error))
+            members |= members_of(name, parts[name])
     members[INFORMATION] = strict_json.dumps(information(model, config))
     further = [name for name in parts if name not in PARTS]
-    return members, {**about(model, "checkpoint" if Role.RANDOM in roles else "model"), "further_parts": further}
+    kind = "checkpoint" if Role.RANDOM in roles else "model"
+    return members, {**about(model, kind, parts), "further_parts": further}
+
+
+_REDUCED: dict[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
+    "environments": without_environments,
+    "callbacks": without_callbacks,
+}
+"""What remains of parts for which no file has room: nothing of a user's keeps what was learned from being saved."""
 
 
 def states(model: PersistentLearner, roles: Collection[Role]) -> dict[str, Any]:
     """The states of the parts that have one of some roles, as files hold them; each is taken out once.
+
+    In a checkpoint that is written while a rollout is collected, what is not learned is as it was before the rollout.
 
     Raises:
         NonFiniteError: If something learned, or a statistic, is not finite.
         StateError: If a part of a subclass, or the normaliser, is none that a file could give back.
     """
     policy, tree = unwrapped(model.policy), model.state_tree().subset({*roles, Role.LEARNED})
+    kept = (model._at_clean_point or {}) if Role.RANDOM in roles else {}
     learned = {"policy": policy.state_dict(), "policy.optimizer": state_by_name(policy.optimizer, policy)}
     further = [name for name in model._get_torch_save_params()[0] if name not in learned]  # a subclass's among them
     _require_free(name for name in further if name not in learned_parts(model))
     learned |= {name: unwrapped(recursive_getattr(model, name)).state_dict() for name in further}
-    normaliser = model.normaliser_state
+    normaliser = kept.get("normaliser", model.normaliser_state)
     learned |= {} if normaliser is None else {"normaliser": normaliser}
     require_finite_state(learned)
     if normaliser is not None:
         require_consistent(normaliser)
-    return learned | {name: tree[name].state_dict() for name in tree if name not in learned}
+    others = (name for name in tree if name not in learned)
+    return learned | {name: kept[name] if name in kept else tree[name].state_dict() for name in others}
 
 
 def _require_free(names: Iterable[str]) -> None:
@@ -134,17 +158,32 @@ def _schedule(model: PersistentLearner, value: Any) -> Any:
     return {**opaque(function), "value": float(value(model._current_progress_remaining))}
 
 
-def about(model: PersistentLearner, kind: str) -> dict[str, Any]:
-    """What the file is, who wrote it, and from where a resumed training would go on."""
+def about(model: PersistentLearner, kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file is, who wrote it, and from where, how exactly, a resumed training would go on."""
+    level, reasons = resumability(model, parts)
     return {
         "kind": kind,
         "algorithm": type(model).__name__,
-        "step": int(model.num_timesteps),
+        "step": int(parts["counters"]["num_timesteps"] if "counters" in parts else model.num_timesteps),
         "performance": None,
-        "resume": {"level": "weights", "reasons": ["environments are not part of the file"]},
+        "resume": {"level": str(level), "reasons": list(reasons)},
+        "callbacks_not_restored": not_restored(parts["callbacks"]) if "callbacks" in parts else [],
         "parent": model.parent_content,
         **origin(model.device, compiled=model.update_compiler.compiled),
     }
+
+
+def resumability(model: PersistentLearner, parts: Mapping[str, Any]) -> Resumability:
+    """How exactly a training could go on from these parts."""
+    environments = parts.get("environments")
+    if not environments:
+        return Resumability(Level.WEIGHTS, ("environments are not part of the file",))
+    lost = [name for name, value in parts["hyperparameters"].items() if is_opaque(value)]
+    functions = Resumability(
+        Level.WEIGHTS if lost else Level.EXACT, tuple(f"{name} is a function, which no file holds" for name in lost)
+    )
+    simulation = Resumability(Level(environments["level"]), tuple(environments["reasons"]))
+    return Resumability.lowest([simulation, callback_resumability(parts["callbacks"]), functions])
 
 
 def origin(device: torch.device, **how: Any) -> dict[str, Any]:
@@ -171,7 +210,8 @@ def origin(device: torch.device, **how: Any) -> dict[str, Any]:
 @cache
 def libraries() -> dict[str, str]:
     """The versions of what a file depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    simulators = [name for name in SIMULATORS if find_spec(name.replace("-", "_"))]
+    return {"python": platform.python_version(), **{name: version(name) for name in (*LIBRARIES, *simulators)}}
 
 
 def information(model: PersistentLearner, config: Mapping[str, Any]) -> dict[str, Any]:

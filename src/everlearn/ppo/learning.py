@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 
@@ -47,6 +48,12 @@ class RolloutLearner(RolloutCollector):
     update_compiler: UpdateCompiler
     _probe: Probe | None = None
     _warned_of_behaviour = False
+    _callback: BaseCallback | None = None
+    _waiting: dict[str, Any] | None = None
+    """States of callbacks and of records, restored before there are any."""
+    _iteration = 0
+    _compiles: bool | None = None
+    """What ``compile="auto"`` has come to in this training; a resumed one keeps to it."""
 
     @property
     def skipped_updates(self) -> int:
@@ -84,18 +91,25 @@ class RolloutLearner(RolloutCollector):
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         callback.on_training_start(locals(), globals())
+        iteration = self._started(callback)
         while self.num_timesteps < total_timesteps:
             self._clean_point()
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
                 break
-            iteration += 1
+            iteration = self._iteration = iteration + 1
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
             self.train()
-        self._clean_point()
+        else:  # where a callback stopped it, the last clean point stands: a part of a rollout is none
+            self._clean_point()
         callback.on_training_end()
         return self
+
+    def _started(self, callback: BaseCallback) -> int:
+        """Callbacks know that training begins; returns how many iterations it has behind it."""
+        self._callback = callback
+        return self._iteration
 
     def _clean_point(self) -> None:
         """Between two iterations: the last rollout is consumed, nothing is in flight.
@@ -146,13 +160,14 @@ class RolloutLearner(RolloutCollector):
         return self.update_compiler.updates(eager, rollout, self.batch_size, coefficients, self._is_worth_compiling())
 
     def _is_worth_compiling(self) -> bool:
-        """Whether what equals the plain code to rounding may take its place, as the argument ``compile`` says."""
-        if self.compile == "auto" and self.update_compiler.is_short:
-            return False
-        rollout = self.n_steps * self.n_envs
-        return pays(
-            self.compile, self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
-        )
+        """Whether what equals the plain code to rounding may take its place; "auto" decides once for a training."""
+        if self.compile != "auto":
+            return pays(self.compile, 0)
+        if self._compiles is None:
+            rollout = self.n_steps * self.n_envs
+            updates = self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
+            self._compiles = pays("auto", updates) and not self.update_compiler.is_short
+        return self._compiles
 
     def _fast_actor(self) -> Actor | None:
         """What acts in the policy's place; None for the policy itself."""

@@ -65,7 +65,7 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
 def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
     """The parts that are not learned, but for what was replaced; what was given is put in force."""
     file, tree = blueprint.file, model.state_tree()
-    for part in ("variables", "progress", "divergence", "counters", "observations", "episodes", "probe"):
+    for part in ("variables", "progress", "divergence", "counters", "course", "observations", "episodes", "probe"):
         if part in file:
             with refused(file.archive.file, part + JSON):
                 tree[part].load_state_dict(file.state(part))

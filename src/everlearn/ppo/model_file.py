@@ -29,7 +29,8 @@ MEMBER_OF = {"policy.optimizer": "optimizer", "vgs_state": "vgs", "kl_penalty_st
 """The members of parts that are not called as the part is."""
 PARTS = (
     *("policy", "policy.optimizer", "vgs_state", "kl_penalty_state", "variables", "normaliser"),
-    *("hyperparameters", "progress", "divergence", "counters", "observations", "episodes", "probe", "generators"),
+    *("hyperparameters", "progress", "divergence", "counters", "course", "observations", "environments", "episodes"),
+    *("callbacks", "records", "probe", "generators"),
 )
 """All that a file may hold, but for the parts that a subclass adds."""
 LEARNED = PARTS[:4]
@@ -38,6 +39,7 @@ RUNTIME_ARGUMENTS = ("policy", "env", "device", "_init_setup_model")
 """Arguments that are no part of the configuration: they belong to the moment."""
 ATTRIBUTES = {"policy": "policy_class", "stats_window_size": "_stats_window_size"}
 """Arguments that a model keeps under another name."""
+SIMULATORS = ("mujoco", "ale-py")
 LIBRARIES = ("everlearn", "torch", "stable-baselines3", "gymnasium", "numpy")
 
 

@@ -63,7 +63,9 @@ class OptimizerOptions(PartOptions):
         self._optimizer = policy.optimizer
         self._overrides: list[Mapping[str, Any]] = [{} for _ in self._optimizer.param_groups]
         if isinstance(policy, ActorCriticPolicy) and isinstance(self._optimizer, UtilityOptimizer):
-            self._overrides = list(policy.parameter_groups())
+            overrides: list[Mapping[str, Any]] = list(policy.parameter_groups())
+            if len(overrides) == len(self._overrides):  # the policy's own; another may have taken its place
+                self._overrides = overrides
 
     def values(self) -> dict[str, Any]:
         """What is in force, by name; the learning rate is the schedule's."""

@@ -26,6 +26,8 @@ class PersistentLearner(NormalisedLearner):
 
     switched_off: list[str]
     """Arguments that the user has set to False, whose parts' states are left out of what is loaded."""
+    _at_clean_point: dict[str, Any] | None = None
+    """While a rollout is collected: the state, before it began, of all parts that are not learned."""
     parent_content: str | None = None
     """``content_id`` of the file that the model was loaded from."""
 

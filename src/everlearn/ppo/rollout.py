@@ -18,14 +18,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from torch import Tensor
 
 from everlearn.core.finite import require_finite
-from everlearn.environments.finite import FiniteVecEnv
+from everlearn.environments.finite import FiniteSubprocessVecEnv, FiniteVecEnv
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.acting import Actor
 from everlearn.ppo.action_kl import action_parameters
 from everlearn.ppo.evaluator import Evaluator
 from everlearn.ppo.loss import Minibatch, mean_kl, rows
 
-GATES = (FiniteVecEnv, Normaliser)
+GATES = (FiniteVecEnv, FiniteSubprocessVecEnv, Normaliser)
 """Environments that have refused what is not finite when a step returns."""
 CHUNK = 4096
 """Samples per forward pass over a whole rollout."""
@@ -36,6 +36,8 @@ class RolloutCollector(OnPolicyAlgorithm):
 
     _actor: Actor | None = None
     """Acts in the policy's place while rollouts are collected; None: the policy itself, bit for bit as in SB3."""
+    is_stepping = False
+    """Whether the environments are at work, so that the rollout may be abandoned at once."""
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -73,7 +75,11 @@ class RolloutCollector(OnPolicyAlgorithm):
             actions, values, log_probs = self._decided(actor, obs_tensor)
             actions = actions.cpu().numpy()
             clipped_actions = self._within_bounds(actions)
-            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            self.is_stepping = True
+            try:
+                new_obs, rewards, dones, infos = env.step(clipped_actions)
+            finally:
+                self.is_stepping = False
             self.num_timesteps += env.num_envs
             steps = self.num_timesteps // env.num_envs
             if type(env) not in GATES:

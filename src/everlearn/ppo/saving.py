@@ -46,6 +46,9 @@ class SavedLearner(PersistentLearner):
     ) -> None:
         """Save the model under SB3's rules for names, with all that it has learned and its normaliser's statistics.
 
+        While ``learn`` is under way, as in a callback or after a failure, this is a checkpoint: the training can be
+        resumed from it, as it was before the rollout that is being collected.
+
         At every moment the path leads to the file before or to the whole new one. Functions and classes that are not
         registered under a name cannot be part of a file: a warning names them, and loading asks for them.
 
@@ -68,7 +71,8 @@ class SavedLearner(PersistentLearner):
             self._save_for_sb3(path, left_out)
         elif format == "everlearn":
             self._warn_of_functions(left_out)
-            write_to(path, pack(*self.file_contents(left_out=left_out)))
+            roles = MODEL_ROLES if self._at_clean_point is None else tuple(Role)
+            write_to(path, pack(*self.file_contents(roles, left_out)))
         else:
             raise ArgumentError(f"format={format!r}: there are 'everlearn' and 'sb3'.")
 

@@ -19,6 +19,7 @@ from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
 from everlearn.environments.normaliser import NormaliserState
 from everlearn.ppo.diagnostics import Probe
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.loop_state import CallbackStates, EnvironmentsState, PendingRecords
 from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.tuning import TunableLearner
 
@@ -29,6 +30,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_decision(value: Any) -> bool:
+    return value in (None, True, False)
 
 
 def _is_array(value: Any) -> bool:
@@ -42,16 +47,19 @@ PROGRESS = {
     "_current_progress_remaining": _is_share,
 }
 COUNTERS = {"num_timesteps": _is_count, "_n_updates": _is_count, "_episode_num": _is_count}
+COURSE = {"_iteration": _is_count, "_compiles": _is_decision}
 OBSERVATIONS = {"_last_obs": _is_array, "_last_episode_starts": _is_array, "_last_original_obs": _is_array}
 OUTSIDE = {
     "rollout_buffer": "consumed at the clean point; the next rollout begins with a reset",
-    "_logger": "where records go, not what they say",
     "start_time": "wall-clock time, from which fps is reckoned",
     "_actor": "acts as the policy does, with the policy's own parameters",
     "update_compiler": "compiled code, and the reason where there is none",
     "lr_schedule": "made from learning_rate, which is a hyper-parameter",
     "_warned_of_behaviour": "whether this process has warned",
-    "env": "simulators and their wrappers are not part of the state in memory; the normaliser's statistics are",
+    "_at_clean_point": "a copy of the other parts",
+    "is_stepping": "whether the simulators are at work",
+    "_goes_on": "whether learn was called by continue_learning",
+    "_waiting": "what a resumed model gives back once it has its callbacks and its logger",
 }
 """Attributes of a model that learning may change and that are in no part, each with the reason."""
 
@@ -61,11 +69,7 @@ SWITCHES = {"vgs_state": "variance_gradient_scaling", "kl_penalty_state": "kl_pe
 
 
 def state_tree(model: TunableLearner) -> StateTree:
-    """Every part of a model's state: what is learned, hyper-parameters, counters, records, generators.
-
-    The simulators are not part of it: whoever restores the last observations also puts the environments back to where
-    they were, or resets them with ``learn(reset_num_timesteps=True)`` or ``set_env``.
-    """
+    """Every part of a model's state: what is learned, hyper-parameters, counters, simulators, records, generators."""
     parts = {name: Part(part, Role.LEARNED) for name, part in learned_parts(model).items()}
     if variables := model._get_torch_save_params()[1]:
         parts["variables"] = Part(TensorVariables(model, variables), Role.LEARNED)
@@ -78,8 +82,12 @@ def state_tree(model: TunableLearner) -> StateTree:
             "progress": Part(Attributes(model, PROGRESS), Role.HYPER),
             "divergence": Part(model.divergence_guard, Role.HYPER),
             "counters": Part(Attributes(model, COUNTERS), Role.LOOP),
+            "course": Part(Attributes(model, COURSE), Role.LOOP),
             "observations": Part(Attributes(model, OBSERVATIONS), Role.LOOP),
+            "environments": Part(EnvironmentsState(model), Role.SIMULATION),  # after the last observations
             "episodes": Part(EpisodeStatistics(model), Role.LOOP),
+            "callbacks": Part(CallbackStates(model), Role.RECORD),
+            "records": Part(PendingRecords(model), Role.RECORD),
             "probe": Part(KeptProbe(model), Role.RECORD),
             "generators": Part(GlobalGenerators(), Role.RANDOM),
         }

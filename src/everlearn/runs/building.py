@@ -64,7 +64,7 @@ def build_agent(config: RunConfig, venv: VecEnv) -> PPO:
         policy,
         venv,
         seed=config.seed,
-        device=_device(config.runtime.device, policy),
+        device=device_of(config),
         **constructor_arguments(algorithm, policy),
     )
 
@@ -95,9 +95,10 @@ def _policy_arguments(config: PolicyConfig) -> dict[str, Any]:
     return arguments
 
 
-def _device(device: str, policy: str) -> str:
-    """``auto`` is the GPU for images only: for small networks the transfers cost more than they save."""
+def device_of(config: RunConfig) -> str:
+    """Where a resolved configuration computes: ``auto`` is the GPU for images only; for small networks it is slower."""
+    device = config.runtime.device
     if device == "auto":
-        return "auto" if policy == "CnnPolicy" else "cpu"
+        return "auto" if config.algorithm.policy == "CnnPolicy" else "cpu"
     check_device(device, "runtime.device")
     return device

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import safe_mean
@@ -43,6 +44,7 @@ class CheckpointWriter(BaseCallback):
         display: Shows the warnings.
         score: Mean return of an evaluation of the agent as it is now, None if there was none just now; None instead of
             a function scores by the last training episodes.
+        interrupted: Whether training is to end before its time, so that it may be resumed.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class CheckpointWriter(BaseCallback):
         store: CheckpointStore,
         display: Display,
         score: Callable[[], float | None] | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
+        self._interrupted = interrupted
         self._config, self._store, self._display, self._score = config, store, display, score
         self._next: float = config.every or math.inf
         self._best = -math.inf
@@ -62,6 +66,15 @@ class CheckpointWriter(BaseCallback):
     def _on_training_start(self) -> None:
         with writing(self._store.directory):
             self._store.sweep()
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the next checkpoint is due, the best score, and failures."""
+        return {"next": self._next, "best": self._best, "failures": self._failures, "pause": self._pause}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._next, self._best = state_dict["next"], state_dict["best"]
+        self._failures, self._pause = state_dict["failures"], state_dict["pause"]
 
     def _on_rollout_start(self) -> None:
         if self._pause:
@@ -77,11 +90,23 @@ class CheckpointWriter(BaseCallback):
 
     def _on_training_end(self) -> None:
         """The agent at the end gets one too: it holds more than the model file, and stands in for a damaged one."""
-        if self._config.every or self._is_best():
+        if self._config.every or self._is_best() or self._interrupted():
             try:
                 self._write()
             except SaveError as error:  # whether it is saved at all is decided by the model file, which comes next
                 self._warn(f"{error} Training has ended; the agent itself is saved next.")
+
+    def write_after_failure(self) -> None:
+        """The emergency checkpoint: if an error has ended training while a rollout was collected, as before that.
+
+        Whatever keeps it from being written is a warning: the error that ended training is what matters.
+        """
+        if self.model is None or not self.model.is_resumable:  # type: ignore[attr-defined]
+            return
+        try:
+            self._write()
+        except Exception as error:
+            self._warn(f"{error} The last one before it stands.")
 
     def _is_best(self) -> bool:
         """Whether an evaluation has just found the agent to be the best so far, and the best are kept."""
@@ -91,8 +116,9 @@ class CheckpointWriter(BaseCallback):
         return score is not None and score >= self._best
 
     def _write(self) -> None:
-        agent, step = self.model, self.num_timesteps
+        agent = self.model
         assert isinstance(agent, PPO)
+        step = agent.saved_steps if agent.is_resumable else self.num_timesteps
         members, about = agent.file_contents(tuple(Role))
         performance = self._performance()
         self._store.save(step, members, about, performance)

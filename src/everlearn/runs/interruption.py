@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 
+class Abandoned(BaseException):
+    """A signal has come while the environments were at work; what they do need not be waited for."""
+
+
 class Interruption:
     """While entered, the first SIGINT or SIGTERM only sets ``signal``; one that comes twice acts as it always does.
+
+    Where ``may_abandon`` says so, it also raises ``Abandoned``.
 
     So a SIGTERM soon after a SIGINT, as whoever ends services sends it, does not keep the work from being saved.
 
@@ -19,6 +26,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.may_abandon: Callable[[], bool] = lambda: False
         self._previous: dict[signal.Signals, Any] = {}
 
     def requested(self) -> bool:
@@ -45,3 +53,5 @@ class Interruption:
         self.signal = self.signal or which
         if which in self._previous:
             signal.signal(which, self._previous.pop(which))
+        if self.may_abandon():
+            raise Abandoned

@@ -6,7 +6,7 @@ import csv
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,11 @@ class PeriodicEvaluation(BaseCallback):
         make_environment: Makes the environments from the state of the training's normaliser, None if it has none.
         file: Where to record, as CSV.
         stopped: Asked at every step; True abandons an evaluation.
+
+    Attributes:
+        file: Where records go.
+        records: All evaluations.
+        best: The best of them.
     """
 
     def __init__(
@@ -51,8 +56,10 @@ class PeriodicEvaluation(BaseCallback):
         self.best: EvaluationRecord | None = None
         self._config, self._make_environment = config, make_environment
         self._stopped = stopped
+        self.file = file
         self._rows = csv.writer(file, lineterminator="\n")
-        self._rows.writerow(EvaluationRecord._fields)
+        if not file.size:
+            self._rows.writerow(EvaluationRecord._fields)
         self._venv: VecEnv | None = None
         self._next = config.every
         self._start = time.monotonic()
@@ -66,6 +73,17 @@ class PeriodicEvaluation(BaseCallback):
         """Mean return of an evaluation of the agent as it is at this step; None without one, or if no episode ended."""
         last = self.records[-1] if self.records else None
         return last.mean_reward if last and last.env_step == self.num_timesteps and last.episodes else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records, which of them is the best, and when the next evaluation is due."""
+        best = None if self.best is None else self.records.index(self.best)
+        return {"records": [list(record) for record in self.records], "best": best, "next": self._next}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.records = [EvaluationRecord(*record) for record in state_dict["records"]]
+        self.best = None if state_dict["best"] is None else self.records[state_dict["best"]]
+        self._next = state_dict["next"]
 
     def close(self) -> None:
         """Close the environments."""

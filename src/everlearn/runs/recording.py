@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +37,11 @@ class JsonLines(KVWriter):
     """One strict JSON object per record: NaN and infinities, which JSON does not have, become null.
 
     Args:
-        path: The file to write.
+        file: What to write into; a path begins a new file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = LineFile(path)
+    def __init__(self, file: LineFile | Path) -> None:
+        self._file = LineFile(file) if isinstance(file, Path) else file
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append the numbers and texts of a record; pictures and histograms are left to TensorBoard."""
@@ -118,14 +118,37 @@ class RunLogger(Logger):
             sink.close()
 
 
-def metric_logger(directory: RunDirectory, *, tensorboard: bool) -> Logger:
-    """SB3's logger, writing the run's metric files."""
-    formats: list[KVWriter] = [JsonLines(directory.progress_jsonl)]
+def metric_logger(directory: RunDirectory, *, tensorboard: bool, lines: LineFile | None = None) -> Logger:
+    """SB3's logger, writing the run's metric files.
+
+    What ``progress.jsonl`` has kept of a run that is resumed is written into the table anew; TensorBoard, which cannot
+    take back what it has, is told from which step on to forget it.
+
+    Args:
+        directory: Of the run.
+        tensorboard: Whether to write for TensorBoard.
+        lines: Its ``progress.jsonl``; None begins a new one.
+    """
+    lines = lines or LineFile(directory.progress_jsonl)
+    records = [json.loads(line) for line in directory.progress_jsonl.read_text("utf-8").splitlines()]
+    formats: list[KVWriter] = [JsonLines(lines)]
     with writing(directory.path):
-        formats.append(CSVOutputFormat(str(directory.progress_csv)))
+        table = CSVOutputFormat(str(directory.progress_csv))
+        for record in records:
+            values = {key: math.nan if value is None else value for key, value in record.items() if key != "step"}
+            table.write(values, dict.fromkeys(values), record["step"])  # type: ignore[arg-type]
+        formats.append(table)
         if tensorboard:
-            formats.append(TensorBoardOutputFormat(str(directory.tensorboard)))
+            formats.append(_tensorboard(directory.tensorboard, records[-1]["step"] + 1 if records else None))
     return RunLogger(str(directory.path), formats)
+
+
+def _tensorboard(folder: Path, purge_step: int | None) -> TensorBoardOutputFormat:
+    sink = TensorBoardOutputFormat(str(folder))
+    if purge_step is not None:
+        sink.writer.close()
+        sink.writer = type(sink.writer)(log_dir=str(folder), purge_step=purge_step)
+    return sink
 
 
 class Episode(NamedTuple):
@@ -146,22 +169,31 @@ class Episode(NamedTuple):
     seconds: float
 
 
+def episodes_in(file: Path) -> list[Episode]:
+    """The episodes that ``episodes.csv`` has."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.reader(lines))[1:]
+    return [Episode(int(row[0]), int(row[1]), float(row[2]), int(row[3]), float(row[4])) for row in rows]
+
+
 class EpisodeRecorder(BaseCallback):
     """Writes a line for each finished episode and keeps all of them.
 
     Args:
-        file: Where to write, as CSV.
+        file: Where to write, as CSV; a new file gets the names of the columns.
+        episodes: Those that it has.
     """
 
-    def __init__(self, file: LineFile) -> None:
+    def __init__(self, file: LineFile, episodes: Sequence[Episode] = ()) -> None:
         super().__init__()
-        self.episodes: list[Episode] = []
+        self.episodes = [*episodes]
         self._rows = csv.writer(file, lineterminator="\n")
-        self._rows.writerow(["return" if name == "ret" else name for name in Episode._fields])
+        if not file.size:
+            self._rows.writerow(["return" if name == "ret" else name for name in Episode._fields])
         self._start = time.monotonic()
 
     def _on_training_start(self) -> None:
-        self._start = time.monotonic()
+        self._start = time.monotonic() - (self.episodes[-1].seconds if self.episodes else 0.0)
 
     def _on_step(self) -> bool:
         for index, info in enumerate(self.locals["infos"]):
@@ -177,6 +209,28 @@ class EpisodeRecorder(BaseCallback):
         """Mean return of the last ``window`` episodes; None before the first."""
         last = [episode.ret for episode in self.episodes[-window:]]
         return float(np.mean(last)) if last else None
+
+
+class LogPositions(BaseCallback):
+    """How far each log has come: a run that is resumed cuts off what follows.
+
+    Args:
+        files: The logs.
+    """
+
+    def __init__(self, files: Sequence[LineFile]) -> None:
+        super().__init__()
+        self._files = files
+
+    def _on_step(self) -> bool:
+        return True
+
+    def state_dict(self) -> dict[str, int]:
+        """Name of a file to bytes."""
+        return {file.path.name: file.size for file in self._files}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Nothing: the logs were opened there."""
 
 
 class ProgressReporter(BaseCallback):

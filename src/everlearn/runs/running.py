@@ -6,74 +6,38 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump, import_plugins, load_document
 from everlearn.core.errors import ArgumentError, Noted
 from everlearn.core.private_cache import keep_compiled_code_private
-from everlearn.environments.build import evaluation_environment, reward_threshold, training_environment
+from everlearn.core.rng import kept_generators
+from everlearn.environments.build import reward_threshold, training_environment
 from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.algorithm import PPO
-from everlearn.report import Display, EvaluationRecord, Silent, Summary, draw_learning_curve
+from everlearn.report import Display, Silent, Summary, draw_learning_curve
 from everlearn.runs.building import EVALUATION_SEED, build_agent, resolved, thread_count
 from everlearn.runs.checking import check_names
-from everlearn.runs.checkpointing import CheckpointWriter, checkpoint_store
+from everlearn.runs.checkpointing import checkpoint_store
 from everlearn.runs.directory import RunDirectory, claim, claim_next
 from everlearn.runs.evaluating import play, policy_of
 from everlearn.runs.interruption import Interruption
-from everlearn.runs.periodic import PeriodicEvaluation
-from everlearn.runs.recording import Episode, EpisodeRecorder, ProgressReporter, Stopper, metric_logger
+from everlearn.runs.learning import Order, learn
 from everlearn.runs.run import Run
 from everlearn.runs.time_limit import TimeLimit, seconds_of
-from everlearn.runs.writing import LineFile, write_text, writing
+from everlearn.runs.writing import write_text, writing
 
 RESTORING = "everlearn evaluate with the run's directory takes it, and so does Run(...).load()."
 Configuration = str | Path | Mapping[str, Any] | RunConfig | None
 Callback = BaseCallback | Callable[[dict[str, Any], dict[str, Any]], bool]
 Callbacks = Callback | Sequence[Callback] | None
-
-
-@dataclass(frozen=True)
-class _Learning:
-    """What training did: environment steps, seconds, the episodes that ended, the best evaluation."""
-
-    steps: int
-    seconds: float
-    episodes: list[Episode]
-    best: EvaluationRecord | None
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What a run is to do: its resolved configuration, where, how it is watched, and when it is to stop."""
-
-    config: RunConfig
-    directory: RunDirectory
-    display: Display
-    callbacks: list[BaseCallback]
-    interruption: Interruption
-    time_limit: TimeLimit
-
-    def stopped(self) -> bool:
-        """Whether training is to end."""
-        return self.interruption.requested() or self.time_limit.over()
-
-    def stopped_by(self, steps: int) -> str | None:
-        """What ended training after so many steps; None if it came to its end."""
-        if self.interruption.signal is not None:
-            return self.interruption.signal.name
-        if steps >= self.config.total_timesteps:
-            return None
-        return "time limit" if self.time_limit.over() else "callback"
 
 
 def train(
@@ -115,7 +79,7 @@ def train(
     limit = TimeLimit(math.inf if time_limit is None else seconds_of(time_limit))
     if isinstance(plugins, str):
         raise ArgumentError(f"plugins={plugins!r}: give a list of names of modules: plugins=[{plugins!r}].")
-    callbacks = _callbacks(callback)
+    callbacks = callbacks_of(callback)
     wanted, document = load_document(_source(config), settings, plugins)
     with document.blamed():
         import_plugins(wanted.plugins)
@@ -128,9 +92,9 @@ def train(
             agent = build_agent(decided, venv)
         agent.update_compiler.is_short = limit.left() < _WORTH_COMPILING
         directory = stack.enter_context(_claimed(decided, out, overwrite=overwrite))
-        order = _Order(decided, directory, display or Silent(), callbacks, interruption, limit)
-        stack.enter_context(_threads(thread_count(decided, agent)))
-        return Run.just_trained(directory, agent, _carried_out(order, agent, venv))
+        order = Order(decided, directory, display or Silent(), callbacks, interruption, limit)
+        stack.enter_context(threads(thread_count(decided, agent)))
+        return Run.just_trained(directory, agent, carried_out(order, agent, venv))
 
 
 _WORTH_COMPILING = 300.0
@@ -147,18 +111,26 @@ def _source(config: Configuration) -> Path | Mapping[str, Any] | None:
     raise ArgumentError(f"config={config!r}: give the path of a YAML file, a mapping with its keys, or a RunConfig.")
 
 
-def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
-    """Train, evaluate, and leave the records."""
+def carried_out(order: Order, agent: PPO, venv: VecEnv, headline: str | None = None) -> Summary:
+    """Train, evaluate, and leave the records.
+
+    Args:
+        order: What to do.
+        agent: That learns.
+        venv: In which it does.
+        headline: What is announced.
+    """
     config, directory = order.config, order.directory
     write_text(directory.config, dump(config))
-    order.display.announce(_headline(config, agent, directory))
+    order.display.announce(headline or _headline(config, agent, directory))
     assert config.seed is not None
     play_on = partial(play, config.env, seed=config.seed + EVALUATION_SEED)
-    baseline = play_on(
-        lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
-    )
+    with kept_generators():
+        baseline = play_on(
+            lambda fresh: random_policy(fresh, config.seed), config.logging.baseline_episodes, stopped=order.stopped
+        )
     with _naming_saved_agent(directory):
-        learning = _learn(agent, order)
+        learning = learn(agent, order)
     statistics = venv.state_dict() if isinstance(venv, Normaliser) else None
     evaluation = play_on(
         lambda _: policy_of(agent),
@@ -176,7 +148,7 @@ def _carried_out(order: _Order, agent: PPO, venv: VecEnv) -> Summary:
         returns=[episode.ret for episode in learning.episodes],
         evaluation=evaluation,
         baseline=baseline,
-        reward_threshold=reward_threshold(venv),
+        reward_threshold=reward_threshold(config.env.id),
         stopped_by=order.stopped_by(learning.steps),
         best=learning.best,
     )
@@ -200,51 +172,7 @@ def _headline(config: RunConfig, agent: PPO, directory: RunDirectory) -> str:
     )
 
 
-def _learn(agent: PPO, order: _Order) -> _Learning:
-    """Train, and save the agent whatever ends the training."""
-    config, directory = order.config, order.directory
-    logger = metric_logger(directory, tensorboard=config.logging.tensorboard)
-    agent.set_logger(logger)
-    with ExitStack() as stack:
-        stack.callback(logger.close)  # after the agent is saved: a full disk refuses small files' last lines too
-        recorder = EpisodeRecorder(stack.enter_context(closing(LineFile(directory.episodes))))
-        evaluation = _periodic_evaluation(order, stack)
-        reporter = ProgressReporter(
-            order.display,
-            recorder,
-            config.total_timesteps,
-            config.algorithm.stats_window_size,
-            lambda: evaluation.last_mean if evaluation else None,
-        )
-        score = evaluation.score_now if evaluation else None
-        checkpoints = CheckpointWriter(
-            config.checkpoint, checkpoint_store(directory, config.checkpoint), order.display, score
-        )
-        ours = [recorder, *([evaluation] if evaluation else []), checkpoints, reporter, Stopper(order.stopped)]
-        try:
-            callbacks = CallbackList([*ours, *order.callbacks])
-            agent.learn(config.total_timesteps, callbacks, log_interval=config.logging.interval)
-        finally:
-            agent.set_logger(Logger(None, []))
-            agent.save(directory.model)
-    return _Learning(agent.num_timesteps, reporter.seconds, recorder.episodes, evaluation.best if evaluation else None)
-
-
-def _periodic_evaluation(order: _Order, stack: ExitStack) -> PeriodicEvaluation | None:
-    config = order.config.evaluation
-    if not config.every:
-        return None
-
-    def environments(statistics: dict[str, Any] | None) -> VecEnv:
-        return evaluation_environment(order.config.env, config.n_envs, config.seed or 0, statistics)
-
-    rows = stack.enter_context(closing(LineFile(order.directory.evaluations)))
-    callback = PeriodicEvaluation(config, environments, rows, order.stopped)
-    stack.callback(callback.close)
-    return callback
-
-
-def _callbacks(given: Callbacks) -> list[BaseCallback]:
+def callbacks_of(given: Callbacks) -> list[BaseCallback]:
     """One or several callbacks or functions, as a list."""
     if given is None:
         return []
@@ -271,7 +199,7 @@ def _naming_saved_agent(directory: RunDirectory) -> Noted:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Torch with ``count`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -6,6 +6,7 @@ Errors of the system that arise in a user's environments, callbacks or plug-ins 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,24 +37,38 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class LineFile:
-    """A text file, written from its beginning, that has every line as soon as it is written.
+    """A text file, written from its beginning or from a place on, that has every line as soon as it is written.
 
     Row 14 of the failure modes: what cannot be written, as on a full disk, stays in memory and is written with the next
     line; the first time this is a warning. Only closing fails, if it cannot be written even then.
 
     Args:
         path: Where.
+        keep: Bytes that stay of what is there; all that follows them is cut off.
+
+    Attributes:
+        path: Where.
 
     Raises:
         EverlearnError: If the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self.path = path
         self._waiting = b""
         self._warned = False
         with writing(path):
-            self._file = path.open("wb", buffering=0)
+            goes_on = keep > 0 and path.is_file()
+            self._file = path.open("r+b" if goes_on else "wb", buffering=0)
+            self._kept = min(keep, self._file.seek(0, os.SEEK_END)) if goes_on else 0
+            if goes_on:
+                self._file.truncate(self._kept)
+                self._file.seek(self._kept)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has once everything is written."""
+        return self._kept + len(self._waiting)
 
     def write(self, text: str) -> int:
         """Write, and return the number of characters."""
@@ -66,7 +81,7 @@ class LineFile:
                 _log.warning(
                     "%s: it cannot be written (%s). Its lines are kept in memory and tried again with each new one; "
                     "see to free space.",
-                    self._path,
+                    self.path,
                     error.strerror or error,
                 )
         return len(text)
@@ -77,7 +92,7 @@ class LineFile:
         Raises:
             EverlearnError: If lines were waiting and cannot be written even now; they are lost.
         """
-        with writing(self._path):
+        with writing(self.path):
             try:
                 self._write_waiting()
             finally:
@@ -85,7 +100,8 @@ class LineFile:
 
     def _write_waiting(self) -> None:
         while self._waiting:
-            self._waiting = self._waiting[self._file.write(self._waiting) :]
+            written = self._file.write(self._waiting)
+            self._waiting, self._kept = self._waiting[written:], self._kept + written
 
 
 def write_text(path: Path, text: str) -> None:
