@@ -86,6 +86,7 @@ def test_a_training_with_everything_on_compiles_once_and_stays_near_the_eager_on
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [PLAIN, EVERYTHING], ids=["plain", "everything on"])
 def test_after_a_hundred_updates_it_is_within_the_stated_bound(arguments: dict[str, Any]) -> None:
     """1e-4 of each tensor's largest element, from one rollout, so that nothing but the updates differs."""
@@ -98,6 +99,7 @@ def test_after_a_hundred_updates_it_is_within_the_stated_bound(arguments: dict[s
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
     """It traces again, and the C++ compiler has nothing to do."""
     program = """if True:

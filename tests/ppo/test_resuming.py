@@ -373,7 +373,7 @@ def test_environments_that_are_too_large_for_a_file_start_anew(tmp_path: Path) -
     class Hoarding(gymnasium.Wrapper[Any, Any, Any, Any]):
         def __init__(self, env: Any) -> None:
             super().__init__(env)
-            self.memory = {str(number): str(number) for number in range(200_000)}
+            self.memory = {str(number): 40 * "x" for number in range(30_000)}
 
     def make() -> VecEnv:
         return make_vec_env(lambda: Hoarding(gymnasium.make("CartPole-v1")), 1, seed=5)

