@@ -365,6 +365,8 @@ def test_nothing_of_a_users_keeps_a_training_from_going_on(tmp_path: Path) -> No
     model = new(venv=venv)
     model.learn(TOTAL, CallbackList([Odd(), At(150, lambda model: model.save(tmp_path / "model"))]))
     assert model.num_timesteps == TOTAL
+    lost = read_manifest(tmp_path / "model.zip")["callbacks_not_restored"]
+    assert any("Odd (its state_dict() fails: TypeError" in name for name in lost)
     with pytest.raises(Mismatch, match=r"its get_state\(\) fails: TypeError"):
         DistributionalPPO.resume(tmp_path / "model", venv, require="exact")
 

@@ -139,7 +139,7 @@ def without_callbacks(states: Mapping[str, Any], problem: str) -> dict[str, Any]
     _log.warning("The states of callbacks have no place in a file and are not saved: %s", problem)
     return {
         "callbacks": [
-            {"kind": each["kind"], "saved": False, "affects_training": each["affects_training"]}
+            {"kind": each["kind"], "saved": False, "affects_training": each["affects_training"], "problem": problem}
             for each in states["callbacks"]
         ]
     }
@@ -147,8 +147,8 @@ def without_callbacks(states: Mapping[str, Any], problem: str) -> dict[str, Any]
 
 def not_restored(states: Mapping[str, Any]) -> list[str]:
     """Names of the callbacks whose state is in no file; ours that have none are found in what a run leaves."""
-    lost = [each["kind"] for each in states["callbacks"] if not each["saved"]]
-    return [kind for kind in lost if not kind.startswith("everlearn.")]
+    lost = [each for each in states["callbacks"] if not (each["saved"] or each["kind"].startswith("everlearn."))]
+    return [f"{each['kind']} ({each['problem']})" if each["problem"] else each["kind"] for each in lost]
 
 
 def _each(callback: BaseCallback | None, seen: set[int] | None = None) -> Iterator[BaseCallback]:
@@ -172,23 +172,20 @@ def _callback_state(callback: BaseCallback) -> dict[str, Any]:
         about["state"] = {name: getattr(callback, name) for name in _names(callback)}
         evaluation = getattr(callback, "eval_env", None)
         return about if evaluation is None else {**about, "environments": vector_snapshot(evaluation)}
-    own = _own_state(callback)
-    return {**about, "saved": False} if own is None else {**about, "state": own}
+    own, problem = _own_state(callback)
+    return {**about, "saved": False, "problem": problem} if own is None else {**about, "state": own}
 
 
-def _own_state(callback: Any) -> dict[str, Any] | None:
-    """What a callback of a user's says of itself, in plain data, tensors and arrays; None for nothing of the kind."""
+def _own_state(callback: Any) -> tuple[dict[str, Any] | None, str]:
+    """What a callback of a user's says of itself, in plain data, tensors and arrays; None, and why, if nothing."""
     if not (callable(getattr(callback, "state_dict", None)) and callable(getattr(callback, "load_state_dict", None))):
-        return None
+        return None, ""
     try:
         state = callback.state_dict()
         members_of("callback", state)
-    except (
-        Exception
-    ) as error:  # whatever a user's method raises: training goes on, and the file says that it is not saved
-        _log.debug("%s cannot be saved", _kind(callback), exc_info=error)
-        return None
-    return state if isinstance(state, dict) else None
+    except Exception as error:  # whatever a user's method raises: training goes on, and the file says what it was
+        return None, f"its state_dict() fails: {error!r}"
+    return (state, "") if isinstance(state, dict) else (None, "its state_dict() is no dictionary")
 
 
 def _restore_callback(callback: BaseCallback, saved: Mapping[str, Any]) -> None:
