@@ -1,4 +1,5 @@
 import sys
+import warnings
 from typing import Any
 
 import gymnasium
@@ -170,3 +171,21 @@ def test_warnings_of_mujoco_are_logged_once_and_leave_no_file(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "The simulation is unstable" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_environment_does_to_the_filters_of_warnings_is_undone() -> None:
+    """Row 33 of the failure modes: some make every later warning of the process an exception."""
+
+    class Strict(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def __init__(self, **_: Any) -> None:
+            super().__init__(gymnasium.make("CartPole-v1").unwrapped)
+            warnings.filterwarnings("error")
+
+    gymnasium.register("StrictFilters-v0", Strict)
+    before = list(warnings.filters)
+    try:
+        training_environment(EnvConfig(id="StrictFilters-v0"), 0.99).close()
+        assert warnings.filters == before
+    finally:
+        warnings.filters[:] = before
+        del gymnasium.registry["StrictFilters-v0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -143,3 +144,14 @@ class StateTree:
             if not complete:
                 for name in order:
                     self._parts[name].stateful.load_state_dict(before[name])
+
+
+def callable_with(method: Any, arguments: int) -> bool:
+    """Whether it can be called with so many positional arguments: others of the same name mean something else."""
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind(*range(arguments))
+    except (TypeError, ValueError):  # does not fit, or is made of C and says nothing of itself
+        return False
+    return True

@@ -14,6 +14,7 @@ from gymnasium.utils import EzPickle
 from stable_baselines3.common.monitor import Monitor
 
 from everlearn.core.errors import StateError
+from everlearn.core.stateful import callable_with
 from everlearn.environments.object_state import NotPlain, attributes_of, frozen, set_attributes, thawed
 
 Env = gymnasium.Env[Any, Any]
@@ -72,18 +73,18 @@ class OwnMethods(Adapter):
     name = "own"
 
     def fits(self, layer: Env) -> bool:
-        """Whether its class has both."""
-        return all(callable(getattr(type(layer), method, None)) for method in ("get_state", "set_state"))
+        """Whether its class has both, and they can be called so."""
+        has_both = all(hasattr(type(layer), method) for method in ("get_state", "set_state"))
+        own: Any = layer
+        return has_both and callable_with(own.get_state, 0) and callable_with(own.set_state, 1)
 
     def snapshot(self, layer: Env) -> Any:
         """What it says, and its generators, which need not be in it."""
         own: Any = layer
         try:
             state = own.get_state()
-        except (
-            Exception
-        ) as error:  # whatever a user's method raises: without it there is no state, and training goes on
-            raise NotPlain(f"its get_state() fails: {error!r}") from error
+        except NotImplementedError as error:
+            raise NotPlain(f"its get_state() is not implemented ({error})") from error
         return {"state": frozen(state, "get_state()"), "generators": generators_of(layer)}
 
     def restore(self, layer: Env, state: Any) -> None:

@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from everlearn.checkpoint.codec import members_of
 from everlearn.core.errors import StateError
 from everlearn.core.resume_level import Level, Resumability
+from everlearn.core.stateful import callable_with
 from everlearn.environments.vector_state import restore_vector, vector_snapshot
 
 if TYPE_CHECKING:
@@ -178,20 +179,29 @@ def _callback_state(callback: BaseCallback) -> dict[str, Any]:
 
 def _own_state(callback: Any) -> tuple[dict[str, Any] | None, str]:
     """What a callback of a user's says of itself, in plain data, tensors and arrays; None, and why, if nothing."""
-    if not (callable(getattr(callback, "state_dict", None)) and callable(getattr(callback, "load_state_dict", None))):
+    if not _keeps_state(callback):
         return None, ""
+    state = callback.state_dict()
+    if not isinstance(state, dict):
+        return None, "its state_dict() is no dictionary"
     try:
-        state = callback.state_dict()
         members_of("callback", state)
-    except Exception as error:  # whatever a user's method raises: training goes on, and the file says what it was
-        return None, f"its state_dict() fails: {error!r}"
-    return (state, "") if isinstance(state, dict) else (None, "its state_dict() is no dictionary")
+    except StateError as error:
+        return None, f"its state_dict() has no place in a file: {error}"
+    return state, ""
+
+
+def _keeps_state(callback: Any) -> bool:
+    """Whether it has both methods of ``Stateful``; such of the same names with other arguments mean something else."""
+    return callable_with(getattr(callback, "state_dict", None), 0) and callable_with(
+        getattr(callback, "load_state_dict", None), 1
+    )
 
 
 def _restore_callback(callback: BaseCallback, saved: Mapping[str, Any]) -> None:
     if not saved["saved"]:
         return
-    if callable(getattr(callback, "load_state_dict", None)):
+    if _keeps_state(callback):
         callback.load_state_dict(saved["state"])  # type: ignore[attr-defined]
         return
     for name in _names(callback):
