@@ -70,6 +70,7 @@ def test_every_part_has_its_role_and_parameters_are_a_subset_with_the_policy_fir
         "vgs_state": "learned",
         "kl_penalty_state": "learned",
         "normaliser": "learned",
+        "interface": "hyper",
         "hyperparameters": "hyper",
         "progress": "hyper",
         "divergence": "hyper",

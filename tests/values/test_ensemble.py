@@ -215,3 +215,13 @@ def test_a_copied_policy_reads_its_own_scale(scale: ReturnScale) -> None:
     other = copy.deepcopy(policy)
     assert other.critics.return_scale is other.scale
     assert other.scale is not scale
+
+
+def test_quantiles_are_those_of_the_mixture_of_all_critics_in_reward_units() -> None:
+    scale = ReturnScale()
+    scale.mean.fill_(10.0)
+    scale.std.fill_(2.0)
+    ensemble = CriticEnsemble(QuantileHead(2), MEAN, 2, scale)
+    distributions = ensemble.distributions([torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, -1.0]])])
+    found = ensemble.quantiles(distributions, torch.tensor([0.25, 0.5, 0.75, 0.99]))
+    assert torch.equal(found, torch.tensor([[8.0, 10.0, 12.0, 20.0]]))

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from everlearn.core.errors import ConfigError
 from everlearn.values import CategoricalHead, QuantileHead, ScalarHead, ValueHead, heads
-from everlearn.values.head import lower_tail_mean, rescale_affine_
+from everlearn.values.head import lower_tail_mean, rescale_affine_, weighted_quantiles
 from tests.reference import heads as reference
 
 
@@ -91,3 +91,11 @@ def test_an_unchanged_unit_changes_no_prediction(head: ValueHead) -> None:
     before = head.distribution(layer(features)).mean
     head.rescale_(layer, *unit(-3.0, 7.0, -3.0, 7.0))
     assert_close(head.distribution(layer(features)).mean, before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_weighted_quantile_is_the_least_point_with_so_much_mass_at_or_below_it() -> None:
+    positions = torch.tensor([[3.0, 1.0, 2.0, 4.0], [0.0, 0.0, 0.0, 8.0]])
+    probabilities = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.1, 0.2, 0.6, 0.1]])
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.51, 0.95])
+    expected = torch.tensor([[1.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0, 8.0]])
+    assert torch.equal(weighted_quantiles(positions, probabilities, levels), expected)

@@ -110,10 +110,20 @@ def write_file(path: Path, chunks: Iterable[Buffer]) -> None:
         SaveError: If the system refuses; the file before is untouched and nothing is left over.
         NotDurable: If it refuses only to say that the new file is durable, which then is in its place.
     """
+    put_whole(path, lambda draft: _write_draft(draft, chunks))
+
+
+def put_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a new file written under another name, and then put it at ``path``; as ``write_file`` otherwise.
+
+    Args:
+        path: Where it is to be.
+        write: Makes a file at the path that it is given, and sees to it that what it wrote is on the disk.
+    """
     draft = path.with_name(f"{DRAFT}{path.name[:_LONGEST_NAME]}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         make_directory(path.parent)
-        _write_draft(draft, chunks)
+        write(draft)
         operation("save:replace", path)
         _replace(draft, path)
     except OSError as error:
@@ -125,6 +135,16 @@ def write_file(path: Path, chunks: Iterable[Buffer]) -> None:
         sync_directory(path.parent, "save:directory")
     except OSError as error:
         raise NotDurable(path, reason_of(error)) from error
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable that something else has written."""
+    operation("save:fsync", path)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def reason_of(error: OSError) -> str:

@@ -17,6 +17,7 @@ from rich.text import Text
 from everlearn.core.errors import (
     ArgumentError,
     ConfigError,
+    DataError,
     EverlearnError,
     MissingExtraError,
     NonFiniteError,
@@ -28,6 +29,7 @@ _EXIT_CODES: tuple[tuple[type[EverlearnError], int], ...] = (
     (ArgumentError, 2),
     (MissingExtraError, 2),
     (StateError, 3),
+    (DataError, 3),
     (NonFiniteError, 4),
 )
 

@@ -24,6 +24,10 @@ class StateError(EverlearnError, ValueError):
     """A state does not fit the object that should take it."""
 
 
+class DataError(EverlearnError, ValueError):
+    """A table of data cannot be used as it stands."""
+
+
 class OrderError(EverlearnError, RuntimeError):
     """Methods were called in an order that has no meaning."""
 

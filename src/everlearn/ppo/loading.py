@@ -62,10 +62,16 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
             raise Mismatch(file.archive.file, problem, remedy, MEMBER_OF.get(part, part))
 
 
+_NOT_LEARNED = (
+    *("interface", "variables", "progress", "divergence", "counters", "course", "observations", "episodes", "probe"),
+)
+"""Parts that go into the model as they are, in this order."""
+
+
 def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
     """The parts that are not learned, but for what was replaced; what was given is put in force."""
     file, tree = blueprint.file, model.state_tree()
-    for part in ("variables", "progress", "divergence", "counters", "course", "observations", "episodes", "probe"):
+    for part in _NOT_LEARNED:
         if part in file:
             with refused(file.archive.file, part + JSON):
                 tree[part].load_state_dict(file.state(part))

@@ -28,7 +28,7 @@ MODEL_ROLES = (Role.LEARNED, Role.HYPER, Role.LOOP)
 MEMBER_OF = {"policy.optimizer": "optimizer", "vgs_state": "vgs", "kl_penalty_state": "kl_control"}
 """The members of parts that are not called as the part is."""
 PARTS = (
-    *("policy", "policy.optimizer", "vgs_state", "kl_penalty_state", "variables", "normaliser"),
+    *("policy", "policy.optimizer", "vgs_state", "kl_penalty_state", "variables", "normaliser", "interface"),
     *("hyperparameters", "progress", "divergence", "counters", "course", "observations", "environments", "episodes"),
     *("callbacks", "records", "probe", "generators"),
 )

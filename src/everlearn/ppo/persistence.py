@@ -12,8 +12,8 @@ from everlearn.checkpoint.errors import refused
 from everlearn.checkpoint.places import Place
 from everlearn.core.errors import NonFiniteError, StateError
 from everlearn.core.stateful import Stateful, StateTree, snapshot
+from everlearn.ppo.interfacing import InterfacedLearner
 from everlearn.ppo.model_file import learned_states, read_model_file, require_fit
-from everlearn.ppo.normalising import NormalisedLearner
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.state import SWITCHES, learned_parts, state_tree
 
@@ -21,7 +21,7 @@ _COMPILED = "_orig_mod."
 """What ``torch.compile`` puts before the names of a policy's weights."""
 
 
-class PersistentLearner(NormalisedLearner):
+class PersistentLearner(InterfacedLearner):
     """A learner whose state can be taken out and put back, whole or in part."""
 
     switched_off: list[str]

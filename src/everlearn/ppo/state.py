@@ -19,6 +19,7 @@ from everlearn.core.stateful import Attributes, Part, Role, Stateful, StateTree
 from everlearn.environments.normaliser import NormaliserState
 from everlearn.ppo.diagnostics import Probe
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
+from everlearn.ppo.interfacing import InterfacedLearner, InterfaceState
 from everlearn.ppo.loop_state import CallbackStates, EnvironmentsState, PendingRecords
 from everlearn.ppo.loss import Minibatch
 from everlearn.ppo.tuning import TunableLearner
@@ -68,7 +69,7 @@ SWITCHES = {"vgs_state": "variance_gradient_scaling", "kl_penalty_state": "kl_pe
 """Parts that may be off, and the argument that switches them."""
 
 
-def state_tree(model: TunableLearner) -> StateTree:
+def state_tree(model: InterfacedLearner) -> StateTree:
     """Every part of a model's state: what is learned, hyper-parameters, counters, simulators, records, generators."""
     parts = {name: Part(part, Role.LEARNED) for name, part in learned_parts(model).items()}
     if variables := model._get_torch_save_params()[1]:
@@ -78,6 +79,7 @@ def state_tree(model: TunableLearner) -> StateTree:
     return StateTree(
         {
             **parts,
+            "interface": Part(InterfaceState(model), Role.HYPER),
             "hyperparameters": Part(HyperparameterState(model), Role.HYPER),
             "progress": Part(Attributes(model, PROGRESS), Role.HYPER),
             "divergence": Part(model.divergence_guard, Role.HYPER),

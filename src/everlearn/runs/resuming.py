@@ -17,6 +17,7 @@ from everlearn.config import RunConfig, load, require_imported
 from everlearn.core.errors import ArgumentError, ConfigError
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.resume_level import Level
+from everlearn.core.threads import threads
 from everlearn.environments.build import training_environment
 from everlearn.ppo.algorithm import PPO
 from everlearn.ppo.model_file import ModelFile, read_model_file
@@ -29,7 +30,7 @@ from everlearn.runs.learning import Order
 from everlearn.runs.names import algorithms
 from everlearn.runs.recording import LogPositions
 from everlearn.runs.run import Run
-from everlearn.runs.running import Callbacks, callbacks_of, carried_out, threads
+from everlearn.runs.running import Callbacks, callbacks_of, carried_out
 from everlearn.runs.time_limit import TimeLimit, seconds_of
 from everlearn.runs.writing import writing
 

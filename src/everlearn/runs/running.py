@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,6 +17,7 @@ from everlearn.config import RunConfig, dump, import_plugins, load_document
 from everlearn.core.errors import ArgumentError, Noted
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.rng import kept_generators
+from everlearn.core.threads import threads
 from everlearn.environments.build import reward_threshold, training_environment
 from everlearn.environments.evaluation import random_policy
 from everlearn.environments.normaliser import Normaliser
@@ -196,14 +196,3 @@ def _naming_saved_agent(directory: RunDirectory) -> Noted:
         return f"The last checkpoint is {checkpoints[-1].path}; {RESTORING}" if checkpoints else None
 
     return Noted(note)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Torch with ``count`` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,6 +17,7 @@ from everlearn.core.digest import digest
 from everlearn.core.errors import ConfigError, EverlearnError
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.rng import kept_generators
+from everlearn.core.threads import threads
 from everlearn.environments.build import training_environment
 from everlearn.ppo.algorithm import PPO
 from everlearn.ppo.model_file import read_model_file
@@ -24,7 +25,6 @@ from everlearn.runs.building import device_of
 from everlearn.runs.directory import RunDirectory
 from everlearn.runs.names import algorithms
 from everlearn.runs.resuming import recorded_threads
-from everlearn.runs.running import threads
 
 COMPARED = (
     *("normaliser", "hyperparameters", "progress", "divergence", "counters", "course", "observations", "records"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from everlearn.core.errors import ArgumentError, require_in_range
 from everlearn.values.clipping import ClipRange, ValueClipping, clipped_value_loss
-from everlearn.values.head import ValueDistribution, ValueHead
+from everlearn.values.head import ValueDistribution, ValueHead, weighted_quantiles
 from everlearn.values.reduction import Reduction, critic_means, disagreement
 from everlearn.values.scale import ReturnScale
 
@@ -98,6 +98,13 @@ class CriticEnsemble:
     def cvar(self, distributions: Sequence[ValueDistribution], alpha: float) -> Tensor:
         """The mean over critics of their worst ``alpha`` of returns in reward units, (batch,)."""
         return self._to_rewards(torch.stack([each.cvar(alpha) for each in distributions]).mean(0))
+
+    def quantiles(self, distributions: Sequence[ValueDistribution], levels: Tensor) -> Tensor:
+        """Quantiles of the mixture of all critics' distributions in reward units, (batch, n_levels)."""
+        atoms = [each.atoms() for each in distributions]
+        positions = torch.cat([each for each, _ in atoms], -1)
+        probabilities = torch.cat([each for _, each in atoms], -1) / len(atoms)
+        return self._to_rewards(weighted_quantiles(positions, probabilities, levels))
 
     def refresh_scale_(self, value_nets: Sequence[nn.Linear]) -> None:
         """Move the unit to the running moments; what the critics predict in reward units stays."""

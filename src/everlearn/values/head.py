@@ -125,6 +125,23 @@ def lower_tail_mean(positions: Tensor, probabilities: Tensor, alpha: float) -> T
     return (ordered * kept).sum(-1) / alpha
 
 
+def weighted_quantiles(positions: Tensor, probabilities: Tensor, levels: Tensor) -> Tensor:
+    """``min {x : P(X <= x) >= level}`` of weighted points, for each level.
+
+    Args:
+        positions: (batch, n), in any order.
+        probabilities: (batch, n), each row with the sum 1.
+        levels: (n_levels,), each in (0, 1).
+
+    Returns:
+        (batch, n_levels).
+    """
+    ordered, order = positions.sort(dim=-1)
+    mass = probabilities.gather(-1, order).cumsum(-1)
+    below = (mass.unsqueeze(-1) < levels - 1e-6).sum(-2)  # rounding must not skip a point that a level falls on
+    return ordered.gather(-1, below.clamp(max=positions.shape[-1] - 1))
+
+
 @torch.no_grad()
 def rescale_affine_(linear: nn.Linear, old_mean: Tensor, old_std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
     """``w <- w*s/s'`` and ``b <- (b*s + m - m')/s'``, in place: ``s'*(wx + b) + m'`` stays what it was.
