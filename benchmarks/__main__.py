@@ -18,6 +18,7 @@ from benchmarks import (
     machine,
     model_file,
     optimizer_step,
+    signals,
     startup,
     throughput,
     training,
@@ -37,6 +38,7 @@ class Benchmark(StrEnum):
     FILES = "files"
     GROWTH = "growth"
     STARTUP = "startup"
+    SIGNALS = "signals"
     LEARNING = "learning"
     COMPILED_LEARNING = "compiled-learning"
 
@@ -110,6 +112,7 @@ def _run(name: Benchmark, options: Options, announce: Announce) -> Report:
         Benchmark.FILES: model_file,
         Benchmark.GROWTH: growth,
         Benchmark.STARTUP: startup,
+        Benchmark.SIGNALS: signals,
     }[name]
     settings = module.SHORT if options.short else module.Settings()
     chosen = {"threads": options.threads, "repetitions": options.repetitions}

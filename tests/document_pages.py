@@ -31,6 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 NOT_RUN = ("git", "make", "pip", "tensorboard", ".venv/bin/pip")
 MOMENT = ["--steps", "64", "--set", "n_steps=16", "--set", "batch_size=16", "--set", "env.n_envs=2", "-q"]
 NO_EPISODES = ["--set", "logging.baseline_episodes=0", "--set", "logging.evaluation_episodes=0"]
+ONE_FOLD = ["--folds", "1", "--seeds", "2", *MOMENT[2:], "--set", "total_timesteps=64"]
 STAND_IN = "Pendulum-v1"  # for configurations that leave the environment to the command line
 _BLOCK = re.compile(r"^```(python|yaml|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# file: (\S+)\n")
@@ -126,7 +127,7 @@ def _command(words: list[str]) -> None:
     if program in NOT_RUN:
         return
     if program == "everlearn":
-        short = {"train": [*MOMENT, *NO_EPISODES], "evaluate": ["--episodes", "1"]}
+        short = {"train": [*MOMENT, *NO_EPISODES], "evaluate": ["--episodes", "1"], "backtest": ONE_FOLD}
         _everlearn([*arguments, *short.get(arguments[0], [])])
     elif program == "python":
         runpy.run_path(arguments[0], run_name="__main__")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everlearn.gradients.variance_scaling import VarianceGradientScaler
+    from everlearn.markets import FeatureSpec, MarketEnv
     from everlearn.optim.adaptive_upgd import AdaptiveUPGD
     from everlearn.optim.upgd import UPGD
     from everlearn.optim.upgdw import UPGDW
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from everlearn.runs.resuming import resume
     from everlearn.runs.run import Run
     from everlearn.runs.running import train
+    from everlearn.signals import SignalPredictor
 
     __version__: str
 
@@ -26,7 +28,10 @@ __all__ = [
     "UPGDW",
     "AdaptiveUPGD",
     "DistributionalPPO",
+    "FeatureSpec",
+    "MarketEnv",
     "Run",
+    "SignalPredictor",
     "VarianceGradientScaler",
     "__version__",
     "resume",
@@ -36,7 +41,10 @@ __all__ = [
 _HOMES = {
     "PPO": "everlearn.ppo.algorithm",
     "DistributionalPPO": "everlearn.ppo.algorithm",
+    "FeatureSpec": "everlearn.markets",
+    "MarketEnv": "everlearn.markets",
     "Run": "everlearn.runs.run",
+    "SignalPredictor": "everlearn.signals",
     "resume": "everlearn.runs.resuming",
     "train": "everlearn.runs.running",
     "UPGD": "everlearn.optim.upgd",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from everlearn.cli import configuring, converting, evaluating, inspecting, resuming, training
+from everlearn.cli import (
+    backtesting,
+    configuring,
+    converting,
+    evaluating,
+    exporting,
+    inspecting,
+    resuming,
+    signalling,
+    training,
+)
 
 app = typer.Typer(
     name="everlearn",
@@ -18,8 +28,11 @@ app.command()(training.train)
 app.command()(resuming.resume)
 app.command("verify-resume")(resuming.verify_resume)
 app.command()(evaluating.evaluate)
+app.command()(signalling.signals)
+app.command()(backtesting.backtest)
 app.command()(inspecting.inspect)
 app.command()(converting.convert)
+app.command()(exporting.export)
 app.add_typer(configuring.app, name="config")
 
 

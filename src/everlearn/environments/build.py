@@ -27,6 +27,11 @@ from everlearn.environments.wrappers import Env, check_wrappers, wrapped, wrappe
 
 _logger = logging.getLogger(__name__)
 
+MARKET = "everlearn/Market-v0"
+"""A ``MarketEnv``, imported when it is made."""
+if MARKET not in gymnasium.registry:
+    gymnasium.register(MARKET, "everlearn.markets.market_env:MarketEnv")
+
 
 def training_environment(config: EnvConfig, gamma: float) -> VecEnv:
     """The environments to learn in: monitored, gated, and normalised where the configuration says so.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from everlearn.core.errors import NonFiniteError, StateError, require_in_range
 
@@ -102,7 +103,7 @@ def normalised(observations: Any, state: Mapping[str, Any]) -> Any:
     """``clip((observation - mean) / sqrt(var + epsilon))`` with the statistics of a state, as a ``Normaliser`` does.
 
     Args:
-        observations: An array, (..., *shape), or a dictionary of such.
+        observations: An array or a tensor, (..., *shape), or a dictionary of such.
         state: As from ``Normaliser.state_dict()``.
 
     Raises:
@@ -111,7 +112,7 @@ def normalised(observations: Any, state: Mapping[str, Any]) -> Any:
     statistics, settings = state["obs_rms"], state["settings"]
     if not statistics:
         return observations
-    parts = observations if isinstance(observations, Mapping) else {"": np.asarray(observations)}
+    parts = observations if isinstance(observations, Mapping) else {"": _as_array(observations)}
     found = {key: np.shape(parts[key]) for key in statistics if key in parts}
     for key, shape in shapes_of(statistics).items():
         if key not in found or found[key][len(found[key]) - len(shape) :] != shape:
@@ -123,7 +124,15 @@ def normalised(observations: Any, state: Mapping[str, Any]) -> Any:
     return {**parts, **made} if isinstance(observations, Mapping) else made[""]
 
 
-def _normalised(observations: np.ndarray, statistics: Mapping[str, Any], settings: Mapping[str, Any]) -> np.ndarray:
-    mean, var = statistics["mean"].numpy(), statistics["var"].numpy()
-    scaled = (observations - mean) / np.sqrt(var + settings["epsilon"])
-    return np.asarray(np.clip(scaled, -settings["clip_obs"], settings["clip_obs"]), np.float32)
+def _as_array(observations: Any) -> Any:
+    """As they are if that is a tensor; else as an array."""
+    return observations if isinstance(observations, Tensor) else np.asarray(observations)
+
+
+def _normalised(observations: Any, statistics: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Of an array an array, of a tensor a tensor, in float32; what is computed on the way is in float64."""
+    of_tensors, clip = isinstance(observations, Tensor), settings["clip_obs"]
+    constants = (statistics["mean"], torch.sqrt(statistics["var"] + settings["epsilon"]))
+    mean, deviation = (each.to(observations.device) if of_tensors else each.numpy() for each in constants)
+    scaled = ((observations - mean) / deviation).clip(-clip, clip)
+    return scaled.to(torch.float32) if of_tensors else np.asarray(scaled, np.float32)

@@ -68,13 +68,13 @@ def convert(
     """
     _require_effect(to, config, settings or {}, trust=trust)
     target, path = written_path(out), existing(source)
-    _require_free(target, path, overwrite=overwrite)
+    require_free(target, path, overwrite=overwrite)
     agent = _read(path, to, config, settings, trust, sha256)
     agent.save(target, format=to)
     return agent
 
 
-def _require_free(target: Path, source: Path, *, overwrite: bool) -> None:
+def require_free(target: Path, source: Path, *, overwrite: bool) -> None:
     """Refuse to write over a directory, the source, or a file that is not to be replaced.
 
     Raises:

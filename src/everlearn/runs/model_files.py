@@ -15,7 +15,7 @@ from everlearn.checkpoint.errors import (
     Unsupported,
     Untrusted,
 )
-from everlearn.checkpoint.files import open_file, reason_of, set_aside
+from everlearn.checkpoint.files import is_directory, open_file, reason_of, set_aside
 from everlearn.checkpoint.places import read_path
 from everlearn.checkpoint.store import CheckpointStore
 from everlearn.core.errors import ConfigError, StateError
@@ -59,6 +59,17 @@ def model_file(directory: RunDirectory, which: str) -> Path:
             error.add_note(f"The run's newest checkpoint is {whole[-1].path}: name that, or move {error.file} away.")
         raise
     return directory.model
+
+
+def model_at(path: Path, which: Which = "latest") -> Path:
+    """The file of a model: the one that a path names, or that of a run's agent.
+
+    Raises:
+        ConfigError: If there is none.
+        CheckpointError: If all that a run has is damaged.
+        StateError: If it cannot be read.
+    """
+    return model_file(RunDirectory(path), which) if is_directory(path) else existing(path)
 
 
 def loaded_agent(model: Path, device: str) -> PPO:
