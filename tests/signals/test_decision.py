@@ -23,7 +23,7 @@ from tests.signals.markets_for_tests import agent
 
 DEFAULTS = Thresholds()
 GENERATOR = np.random.default_rng(7)
-OBSERVATIONS = GENERATOR.standard_normal((600, 2)).astype(np.float32)
+OBSERVATIONS = GENERATOR.standard_normal((2400, 2)).astype(np.float32)
 
 
 def tensor(observations: np.ndarray) -> torch.Tensor:
@@ -68,7 +68,7 @@ def test_a_policy_of_sb3_decides_too_and_predicts_no_distribution() -> None:
     space = agent().observation_space
     env = gymnasium.make("Pendulum-v1")
     policy = SB3PPO("MlpPolicy", env, device="cpu").policy_class(space, agent().action_space, lambda _: 1e-3)
-    assert in_blocks(Decision(policy), OBSERVATIONS).shape == (600, 2)
+    assert in_blocks(Decision(policy), OBSERVATIONS).shape == (2400, 2)
     with pytest.raises(ArgumentError, match=r"quantiles=\(0.5,\): a ActorCriticPolicy predicts no distribution"):
         Decision(policy, (0.5,))
 
@@ -91,6 +91,11 @@ def test_other_actions_are_no_positions(space: Any) -> None:
         require_positions(space)
 
 
+def test_a_policy_of_other_actions_does_not_decide() -> None:
+    with pytest.raises(StateError, match=r"The policy's actions are Discrete\(2\)"):
+        Decision(PPO("MlpPolicy", "CartPole-v1", device="cpu").policy)
+
+
 # --- blocks ---------------------------------------------------------------------------------------------------------
 
 
@@ -98,10 +103,10 @@ def test_other_actions_are_no_positions(space: Any) -> None:
 def test_a_row_has_the_same_bits_wherever_it_stands_and_whatever_stands_beside_it(positions: str) -> None:
     decide = Decision(agent(positions).policy, (0.1, 0.9))
     whole = in_blocks(decide, OBSERVATIONS)
-    assert whole.shape == (600, 4)
-    for start, end in [(0, 1), (599, 600), (100, 356), (255, 257), (3, 600), (0, 0)]:
+    assert whole.shape == (2400, 4)
+    for start, end in [(0, 1), (2399, 2400), (100, 1124), (1023, 1025), (3, 2400), (0, 0)]:
         assert in_blocks(decide, OBSERVATIONS[start:end]).tobytes() == whole[start:end].tobytes()
-    order = GENERATOR.permutation(600)
+    order = GENERATOR.permutation(2400)
     assert in_blocks(decide, OBSERVATIONS[order]).tobytes() == whole[order].tobytes()
 
 
@@ -119,7 +124,7 @@ def test_blocks_are_of_one_size() -> None:
     counting = Counting()
     decided = in_blocks(counting, OBSERVATIONS)  # type: ignore[arg-type]
     assert [each.shape for each in counting.seen] == [(BLOCK, 2)] * 3
-    assert not counting.seen[-1][600 % BLOCK :].any()
+    assert not counting.seen[-1][2400 % BLOCK :].any()
     assert decided[:, 0].tolist() == OBSERVATIONS.sum(axis=1).tolist()
 
 

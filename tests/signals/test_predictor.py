@@ -207,6 +207,21 @@ def test_thresholds_are_those_of_the_model_unless_given() -> None:
     assert ((calm["position"].abs() < 0.1) == (calm["score"] == 0.0)).all()
 
 
+def test_thresholds_can_be_changed_one_by_one() -> None:
+    changed = predictor().with_thresholds({"buy": 0.2})
+    assert changed.spec == replace(predictor().spec, thresholds=Thresholds(0.2, -0.6, 0.1))
+    assert changed.predict(TABLE)["position"].equals(predictor().predict(TABLE)["position"])
+    with pytest.raises(ArgumentError, match="sell is below buy"):
+        predictor().with_thresholds({"sell": 0.7})
+
+
+def test_a_policy_decides_as_it_is_evaluated_and_not_as_it_learns() -> None:
+    policy = agent().policy
+    policy.set_training_mode(True)
+    SignalPredictor.of(agent())
+    assert not policy.training
+
+
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_model_s_file_alone_gives_the_same_signals(normalised: bool, tmp_path: Path) -> None:
     model = agent("continuous", 3, True, normalised)

@@ -8,10 +8,9 @@ import numpy as np
 
 from everlearn.markets.account import Account
 from everlearn.markets.feature_spec import FeatureSpec
-from everlearn.markets.windows import FeatureWindows, Reason
+from everlearn.markets.windows import Reason
 from everlearn.signals.decision import POSITION, Decide, in_blocks
-
-Windows = dict[Any, tuple[np.ndarray | slice, FeatureWindows]]
+from everlearn.signals.looking import Windows
 
 
 class AccountKeeper:

@@ -18,7 +18,7 @@ from everlearn.environments.statistics import normalised
 from everlearn.markets.windows import FeatureWindows
 from everlearn.ppo.policy import ActorCriticPolicy
 
-BLOCK = 256
+BLOCK = 1024
 """Rows that are evaluated together. The bits of a row depend on how many there are, but not on where it is among them,
 nor on the others: so all go through blocks of this size, the last one padded."""
 SCORE, POSITION, QUANTILES = 0, 1, 2

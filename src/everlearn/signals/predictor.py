@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -15,23 +15,12 @@ from everlearn.checkpoint.limits import Limits
 from everlearn.core.errors import ArgumentError, StateError, require_in_range
 from everlearn.markets.causality import require_causal
 from everlearn.markets.feature_spec import FeatureSpec, Thresholds
-from everlearn.markets.instants import SECOND, instants
-from everlearn.markets.tables import (
-    check_columns,
-    check_prices,
-    feature_values,
-    pieces,
-    prices_of,
-    read_table,
-    require_rising,
-    rows_by_symbol,
-    scan_table,
-    told_of,
-)
-from everlearn.markets.windows import FeatureWindows, History
+from everlearn.markets.instants import SECOND
+from everlearn.markets.tables import check_columns, check_prices, pieces, prices_of, read_table, scan_table, told_of
 from everlearn.ppo.algorithm import PPO
 from everlearn.signals.accounts import AccountKeeper
 from everlearn.signals.decision import POSITION, Decide, Decision, in_blocks
+from everlearn.signals.looking import Looker, Seen, ahead
 from everlearn.signals.scoring import decision_columns
 
 LEVELS = (0.05, 0.5, 0.95)
@@ -191,11 +180,12 @@ class SignalPredictor:
             check_columns(columns, self.spec, where)
             if self.spec.account:
                 check_prices(columns, self.spec, where)
-            chosen, before = frame.select(self._columns()), _Before(where, moment, AccountKeeper(self.spec))
-            for piece in pieces(chosen, self._piece_rows()):
-                yield self._scored(piece, before)
-            if not before.rows:
-                yield self._scored(chosen.collect(), before)
+            chosen, accounts = frame.select(self._columns()), AccountKeeper(self.spec)
+            looker = Looker(self.spec, self._decide, where)
+            for seen in ahead(looker.look(piece) for piece in pieces(chosen, self._piece_rows())):
+                yield self._scored(seen, accounts, moment)
+            if not looker.rows:
+                yield self._scored(looker.look(chosen.collect()), accounts, moment)
 
     def schema(self, table: Any) -> pl.Schema:
         """Names and types of the columns of the result for a table."""
@@ -211,32 +201,16 @@ class SignalPredictor:
     def _piece_rows(self) -> int:
         return max(256, min(_LARGEST, _NUMBERS // self.spec.size))
 
-    def _scored(self, piece: pl.DataFrame, before: _Before) -> pl.DataFrame:
-        spec, rows, where = self.spec, piece.height, before.place
-        values, times = feature_values(piece, spec, where), instants(piece[spec.timestamp], where, before.zones)
-        windows: dict[Any, tuple[np.ndarray | slice, FeatureWindows]] = {}
-        for symbol, at in rows_by_symbol(piece, spec, where).items():
-            known = before.histories.get(symbol)
-            require_rising(times[at], None if known is None else known.last, symbol, spec, where)
-            windows[symbol] = at, FeatureWindows(spec, values[at], times[at], known, raw=self._decide.raw)
-            before.histories[symbol] = windows[symbol][1].history()
-        reasons = np.empty(rows, np.uint8)
-        for at, each in windows.values():
-            reasons[at] = each.reasons
-        if spec.account:
-            decisions = before.accounts.decide(prices_of(piece, spec), reasons, windows, self._decide)
+    def _scored(self, seen: Seen, accounts: AccountKeeper, moment: datetime) -> pl.DataFrame:
+        if seen.observations is None:
+            prices = prices_of(seen.piece, self.spec)
+            decisions = accounts.decide(prices, seen.reasons, seen.windows, self._decide)
         else:
-            observations = np.empty((rows, spec.size), self._decide.dtype)
-            for at, each in windows.values():
-                observations[at] = self._decide.look(each, slice(None), None)
-            decisions = in_blocks(self._decide, observations)
-        before.rows += rows
-        return self._assembled(piece, times, decisions, reasons, before.moment)
+            decisions = in_blocks(self._decide, seen.observations)
+        return self._assembled(seen, decisions, moment)
 
-    def _assembled(
-        self, piece: pl.DataFrame, times: np.ndarray, decisions: np.ndarray, reasons: np.ndarray, moment: datetime
-    ) -> pl.DataFrame:
-        spec, rows = self.spec, piece.height
+    def _assembled(self, seen: Seen, decisions: np.ndarray, moment: datetime) -> pl.DataFrame:
+        spec, piece, times, rows = self.spec, seen.piece, seen.times, seen.piece.height
         stamps, names = piece[spec.timestamp], None if spec.symbol is None else piece[spec.symbol]
         if stamps.dtype in (pl.String, pl.Null):
             stamps = pl.Series(spec.timestamp, times).cast(_INSTANT)
@@ -247,29 +221,12 @@ class SignalPredictor:
             {
                 "timestamp": stamps,
                 "symbol": names,
-                **decision_columns(decisions, reasons, spec.thresholds, self.levels),
+                **decision_columns(decisions, seen.reasons, spec.thresholds, self.levels),
                 "model_id": pl.Series([self.model_id]).new_from_index(0, rows),
                 "bar_close": closes,
                 "decided_at": pl.Series([moment]).cast(_INSTANT).new_from_index(0, rows),
             }
         )
-
-
-@dataclass
-class _Before:
-    """What the pieces of a table before one have left behind."""
-
-    where: str
-    moment: datetime
-    accounts: AccountKeeper
-    histories: dict[Any, History] = field(default_factory=dict)
-    zones: set[str] = field(default_factory=set)
-    rows: int = 0
-
-    @property
-    def place(self) -> str:
-        """The table, and the piece of it that comes now, for messages that name a row."""
-        return f"{self.where}, from row {self.rows:,} on" if self.rows else self.where
 
 
 def levels_of(model: PPO, given: Sequence[float] | None) -> tuple[float, ...]:
