@@ -103,7 +103,7 @@ def test_a_model_of_another_task_gives_no_signals(place: Path, tmp_path: Path) -
 
 def test_a_backtest_leaves_a_page(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    options = ("--folds", 1, "--seeds", 2, "--periods-per-year", 365, *SHORT)
+    options = ("--folds", 1, "--seeds", 1, "--periods-per-year", 365, "--import", "math", *SHORT)
     result = everlearn("backtest", EXAMPLE, place / "bars.parquet", "-o", out, *options)
     assert result.exit_code == 0, result.output
     assert "agent less buy and hold" in result.stdout

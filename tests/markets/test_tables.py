@@ -199,5 +199,5 @@ def test_without_a_range_no_timestamps_are_looked_for() -> None:
 def test_a_range_that_is_none_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"start='january' is no timestamp. Write it as 2024-01-31T00:00:00"):
         between(DAYS, "timestamp", "january", None)
-    with pytest.raises(DataError, match=r"The table has no column 'time'. Did you mean 'timestamp'"):
+    with pytest.raises(DataError, match=r"The table: there is no column 'time'. Did you mean 'timestamp'"):
         between(DAYS, "time", "2024-01-01", None)

@@ -16,6 +16,7 @@ from everlearn import PPO, DistributionalPPO
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.markets import Thresholds
 from everlearn.markets.windows import Reason
+from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.signals.decision import BLOCK, Decision, in_blocks, require_positions, reward_unit
 from everlearn.signals.predictor import levels_of
 from everlearn.signals.scoring import decision_columns, quantile_names
@@ -108,6 +109,18 @@ def test_a_row_has_the_same_bits_wherever_it_stands_and_whatever_stands_beside_i
         assert in_blocks(decide, OBSERVATIONS[start:end]).tobytes() == whole[start:end].tobytes()
     order = GENERATOR.permutation(2400)
     assert in_blocks(decide, OBSERVATIONS[order]).tobytes() == whole[order].tobytes()
+
+
+@pytest.mark.parametrize("widths", [[64, 64], [300, 17]], ids=str)
+@pytest.mark.parametrize("size", [5, 120])
+def test_a_row_s_bits_do_not_depend_on_its_place_in_wider_networks_either(size: int, widths: list[int]) -> None:
+    seen = GENERATOR.standard_normal((BLOCK + 77, size)).astype(np.float32)
+    space = spaces.Box(-10, 10, (size,))
+    policy = ActorCriticPolicy(space, spaces.Discrete(3), lambda _: 1e-3, net_arch=widths, value_head="quantile")
+    decide, order = Decision(policy, (0.5,)), GENERATOR.permutation(len(seen))
+    whole = in_blocks(decide, seen)
+    assert in_blocks(decide, seen[order]).tobytes() == whole[order].tobytes()
+    assert in_blocks(decide, seen[700:701]).tobytes() == whole[700:701].tobytes()
 
 
 def test_blocks_are_of_one_size() -> None:

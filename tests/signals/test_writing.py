@@ -84,6 +84,8 @@ def test_a_file_that_is_there_is_not_touched_unasked(
     assert out.read_bytes() == b"precious"
     write_signals(predictor, bars, out, overwrite=True)
     assert pl.read_parquet(out).height == 600
+    with pytest.raises(ConfigError, match="exclude each other"):
+        write_signals(predictor, bars, out, overwrite=True, append=True)
     with pytest.raises(ConfigError, match="says no format"):
         write_signals(predictor, bars, tmp_path / "out.xlsx")
 
@@ -106,6 +108,19 @@ def test_appending_adds_what_is_new_and_twice_is_as_once(
     again = write_signals(predictor, ordered, out, append=True)
     assert (again.rows, again.written) == (600, 0)
     assert out.read_bytes() == content
+
+
+def test_an_account_is_appended_to_from_its_beginning_only(bars: pl.DataFrame, tmp_path: Path) -> None:
+    """What the policy sees of its account follows from every bar before."""
+    own = bars.filter(pl.col("symbol") == "S0")
+    env = MarketEnv(own, {"features": ["return_1"], "account": ["position"]})
+    predictor = SignalPredictor.of(PPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=0, device="cpu"))
+    out = tmp_path / "out.parquet"
+    write_signals(predictor, own.head(200), out)
+    with pytest.raises(DataError, match="follows from all bars since 1970-01-01"):
+        write_signals(predictor, own.tail(150), out, append=True)
+    assert write_signals(predictor, own, out, append=True).written == 100
+    assert pl.read_parquet(out)["position"].equals(predictor.predict(own)["position"])
 
 
 def test_nothing_is_appended_to_another_table(predictor: SignalPredictor, bars: pl.DataFrame, tmp_path: Path) -> None:

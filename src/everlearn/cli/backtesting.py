@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from everlearn.cli.options import Import, Json, Quiet, Settings, Verbose, overrides
 from everlearn.cli.reporting import print_json, reported_errors
+from everlearn.cli.training import SIGNALLED
 
 
 def backtest(
@@ -44,25 +46,24 @@ def backtest(
         from everlearn.config import import_plugins
         from everlearn.signals.backtest import Plan
         from everlearn.signals.backtest import backtest as tested
-        from everlearn.signals.backtest_files import PAGE, write_backtest
+        from everlearn.signals.backtest_files import made_free, write_backtest
+        from everlearn.signals.fold_jobs import Stopped
 
         import_plugins(imports or [], "--import")
-        _require_free(out / PAGE, overwrite)
         plan = Plan(folds, seeds, purge, embargo, train_bars, periods_per_year, trials, jobs, seed)
+        made_free(out, overwrite=overwrite)
         announce = lambda line: progress.print(line, highlight=False, soft_wrap=True)  # noqa: E731 - said once
-        result = tested(run, table, out, plan, settings=overrides(settings), announce=announce)
+        how: dict[str, Any] = {"settings": overrides(settings), "plugins": imports or [], "announce": announce}
+        try:
+            result = tested(run, table, out, plan, **how)
+        except Stopped as stop:
+            progress.print(str(stop), highlight=False, soft_wrap=True)
+            raise typer.Exit(SIGNALLED + signal.Signals[stop.name]) from stop
         page = write_backtest(result, out, f"Backtest of {run.name} on {table.name}", _facts(run, table, result))
     if as_json:
         print_json({"page": str(page), **result.as_dict()})
     else:
         Console().print(*_lines(result, page), sep="\n", highlight=False, markup=False, soft_wrap=True)
-
-
-def _require_free(page: Path, overwrite: bool) -> None:
-    from everlearn.core.errors import ConfigError
-
-    if page.exists() and not overwrite:
-        raise ConfigError(f"--out {page.parent}: a backtest is there already. Name another, or use --overwrite.")
 
 
 def _facts(run: Path, table: Path, result: Any) -> dict[str, str]:
@@ -92,5 +93,6 @@ def _lines(result: Any, page: Path) -> list[str]:
             f"{median['turnover_per_year']:>15,.1f}"
         )
     for name, excess in result.excess.items():
-        lines.append(f"  agent less {name}: {excess.value:+.1%} a year [{excess.low:+.1%}, {excess.high:+.1%}]")
+        interval = f" [{excess.low:+.1%}, {excess.high:+.1%}]" if excess.low == excess.low else ""  # of one seed: none
+        lines.append(f"  agent less {name}: {excess.value:+.1%} a year{interval}")
     return [*lines, f"The page: {page}"]

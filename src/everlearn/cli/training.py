@@ -20,7 +20,7 @@ TimeLimit = Annotated[
     str | None,
     typer.Option("--time-limit", metavar="TIME", help="End after seconds, or 90m, 1h30m, 2d; the agent is saved."),
 ]
-_SIGNALLED = 128  # a command that a signal ended returns 128 + its number
+SIGNALLED = 128  # a command that a signal ended returns 128 + its number
 
 
 def train(
@@ -81,4 +81,4 @@ def finish(run: Run, *, as_json: bool) -> None:
             imports = "".join(f" --import {plugin}" for plugin in run.config.plugins)
             Console(soft_wrap=True, highlight=False).print(f"Go on with: everlearn resume {run.path}{imports}")
     if summary.stopped_by is not None and summary.stopped_by in signal.Signals.__members__:
-        raise typer.Exit(_SIGNALLED + signal.Signals[summary.stopped_by])
+        raise typer.Exit(SIGNALLED + signal.Signals[summary.stopped_by])

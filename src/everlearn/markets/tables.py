@@ -87,15 +87,24 @@ def between(frame: pl.DataFrame, timestamp: str, start: str | None, end: str | N
     """
     if start is None and end is None:
         return frame
-    if timestamp not in frame.columns:
-        raise DataError(f"The table has no column '{timestamp}'.{suggestion(timestamp, frame.columns)}")
-    times = instants(frame[timestamp], "The table")
+    times = times_of(frame, timestamp, "The table")
     inside = np.ones(len(times), bool)
     for name, text in (("start", start), ("end", end)):
         if text is not None:
             bound = _bound(name, text)
             inside &= times >= bound if name == "start" else times < bound
     return frame.filter(pl.Series(inside))
+
+
+def times_of(frame: pl.DataFrame, timestamp: str, where: str) -> np.ndarray:
+    """The timestamps of a table in microseconds, (rows,).
+
+    Raises:
+        DataError: If the table has no such column, or there is one that is none.
+    """
+    if timestamp not in frame.columns:
+        raise DataError(f"{where}: there is no column '{timestamp}'.{suggestion(timestamp, frame.columns)}")
+    return instants(frame[timestamp], where)
 
 
 def _bound(name: str, text: str) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from everlearn.config import RunConfig, load
-from everlearn.core.errors import ArgumentError, ConfigError, require_in_range
+from everlearn.core.errors import ArgumentError, ConfigError, DataError, require_in_range, suggestion
 from everlearn.environments.build import MARKET
 from everlearn.markets.account import LOOK_AHEAD, Costs
 from everlearn.markets.feature_spec import FeatureSpec
-from everlearn.markets.instants import instants, text_of
+from everlearn.markets.instants import text_of
 from everlearn.markets.performance import (
     Estimate,
     Performance,
@@ -28,21 +27,13 @@ from everlearn.markets.performance import (
     sharpe_ratio,
 )
 from everlearn.markets.splits import Fold, walk_forward
-from everlearn.markets.tables import read_table
+from everlearn.markets.tables import between, read_table, times_of
 from everlearn.markets.track_record import TrackRecord
 from everlearn.runs.directory import RunDirectory
-from everlearn.runs.model_files import model_at
-from everlearn.runs.running import train
-from everlearn.signals.predictor import SignalPredictor
+from everlearn.signals.fold_jobs import FoldJob, carried_out
 from everlearn.signals.records import BASELINES, HOLDING, Bars, Targets, buy_and_hold, track_record
 
 AGENT = "agent"
-_QUIET = {
-    "evaluation.every": 0,
-    "logging.evaluation_episodes": 0,
-    "logging.baseline_episodes": 0,
-    "checkpoint.every": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Plan:
         train_bars: Length of a rolling training window; None for all bars before.
         periods_per_year: Bars in a year, by which figures are annualised.
         trials: Configurations that were tried before this one was chosen, members of a population among them: the
-            deflated Sharpe ratio allows for the best of so many. At least the seeds count.
+            deflated Sharpe ratio allows for the best of so many. Seeds do not count: all of them are reported.
         jobs: Trainings at a time.
         seed: Of the first training, and of what is drawn.
     """
@@ -113,11 +104,15 @@ class Backtest:
             "costs": vars(self.costs),
             "folds": folds,
             "performance": {name: [each.as_dict() for each in own] for name, own in self.performances.items()},
-            "excess_return": {name: estimate._asdict() for name, estimate in self.excess.items()},
+            "excess_return": {name: _plain(estimate) for name, estimate in self.excess.items()},
         }
 
     def _dates(self, bars: range) -> list[str]:
         return [text_of(self.times[bars.start]), text_of(self.times[bars.stop - 1])]
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in estimate._asdict().items()}
 
 
 def configuration_of(run: Path, settings: Mapping[str, Any] | None = None) -> RunConfig:
@@ -133,7 +128,37 @@ def configuration_of(run: Path, settings: Mapping[str, Any] | None = None) -> Ru
     config = load(path, settings)
     if config.env.id != MARKET:
         raise ConfigError(f"{path}: env.id is '{config.env.id}'. A backtest needs '{MARKET}', which trades a table.")
+    spec = config.env.kwargs.get("spec")
+    if not isinstance(spec, Mapping) or "features" not in spec:
+        raise ConfigError(f"{path}: env.kwargs.spec names no features. Give it as in examples/market.yaml.")
+    if "mean" in spec or "std" in spec:
+        raise ConfigError(
+            f"{path}: env.kwargs.spec has the means and deviations of features, which may be those of bars that are "
+            "tested on. Leave them out: they are fitted on the bars of each training."
+        )
     return config
+
+
+def _times(config: RunConfig, table: str | Path) -> np.ndarray:
+    """All instants of the table at which there are bars to use, rising."""
+    kwargs = config.env.kwargs
+    timestamp = kwargs["spec"].get("timestamp", FeatureSpec.timestamp)
+    frame = between(read_table(table), timestamp, kwargs.get("start"), kwargs.get("end"))
+    return np.unique(times_of(frame, timestamp, str(table)))
+
+
+def _require_prices(config: RunConfig, table: str | Path, first: int) -> None:
+    """Refuse prices of test windows that no account can be reckoned with, before anything is trained."""
+    spec = config.env.kwargs["spec"]
+    timestamp, price = spec.get("timestamp", FeatureSpec.timestamp), spec.get("price", FeatureSpec.price)
+    frame = read_table(table)
+    if price not in frame.columns:
+        raise DataError(f"{table}: there is no column '{price}' with prices.{suggestion(price, frame.columns)}")
+    times, prices = times_of(frame, timestamp, str(table)), frame[price].cast(pl.Float64, strict=False).to_numpy()
+    wrong = np.flatnonzero((times >= first) & ~(np.isfinite(prices) & (prices > 0)))
+    if len(wrong):
+        when, found = text_of(times[wrong[0]]), frame[price][int(wrong[0])]
+        raise DataError(f"{table}: the price '{price}' at {when} is {found!r}. Prices are above 0.")
 
 
 def backtest(
@@ -143,13 +168,16 @@ def backtest(
     plan: Plan,
     *,
     settings: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
     announce: Callable[[str], object] = lambda _: None,
 ) -> Backtest:
     """Train and test agents walk-forward.
 
     For each test window and seed an agent is trained from the configuration of the run, on the bars before the window
     less those that are purged; its feature statistics are fitted there too. Its signals for the window are executed at
-    the next bar's prices, with the environment's costs, and a position is carried over from one window to the next.
+    the next bar's prices, with the environment's costs, and a position is carried over from one window to the next; an
+    agent that sees its account begins each window flat. Where the environment has ``start`` or ``end``, bars outside
+    are neither trained nor tested on.
 
     Args:
         run: A run's directory, or a configuration file.
@@ -157,101 +185,47 @@ def backtest(
         out: Directory for the trainings.
         plan: How it is tested.
         settings: Dotted key to value, which replaces what the configuration says.
+        plugins: Modules to import, in every process.
         announce: Told about each training.
 
     Raises:
-        ConfigError: If the configuration is for something else than a market.
+        ConfigError: If the configuration is for something else than a market, or its features were standardised
+            already, by bars that the agents must not know.
         DataError: If the table does not fit.
         ArgumentError: If there are too few bars for the plan.
+        Stopped: If a signal came.
     """
     config = configuration_of(Path(run), settings)
-    frame = read_table(table)
-    timestamp = str(config.env.kwargs.get("spec", {}).get("timestamp", "timestamp"))
-    times = np.unique(instants(frame[timestamp], str(table)))
+    times = _times(config, table)
     folds = walk_forward(len(times), plan.folds, purge=plan.purge, embargo=plan.embargo, train_bars=plan.train_bars)
+    _require_prices(config, table, int(times[folds[0].test.start]))
     jobs = [
-        _Job(config, Path(table), times, fold, plan.seed + seed, out / f"fold-{number}" / f"seed-{plan.seed + seed}")
+        FoldJob(
+            config,
+            Path(table),
+            (int(times[fold.train.start]), int(times[fold.train.stop])),
+            (int(times[fold.test.start]), int(times[fold.test.stop - 1])),
+            plan.seed + seed,
+            out / f"fold-{number}" / f"seed-{plan.seed + seed}",
+            plugins,
+        )
         for (number, fold), seed in product(enumerate(folds, start=1), range(plan.seeds))
     ]
     decided: dict[tuple[int, int], pl.DataFrame] = {}
-    for job, signals in zip(jobs, _carried_out(jobs, plan.jobs), strict=True):
-        decided[job.fold.test.start, job.seed] = signals
-        announce(
-            f"{job.out}: trained to {text_of(times[job.fold.train.stop - 1])}, tested to "
-            f"{text_of(times[job.fold.test.stop - 1])}"
-        )
-    costs = Costs(config.env.kwargs.get("fee", Costs().fee), config.env.kwargs.get("slippage", Costs().slippage))
+    for job, decisions in zip(jobs, carried_out(jobs, plan.jobs), strict=True):
+        decided[job.test[0], job.seed] = decisions
+        announce(f"{job.out}: trained before {text_of(job.train[1])}, tested to {text_of(job.test[1])}")
+    costs = Costs(config.env.kwargs.get("fee", Costs.fee), config.env.kwargs.get("slippage", Costs.slippage))
     records: dict[str, list[TrackRecord]] = {AGENT: [], HOLDING: [], **{name: [] for name in BASELINES}}
     for seed in range(plan.seed, plan.seed + plan.seeds):
-        whole = pl.concat(decided[fold.test.start, seed] for fold in folds)
+        whole = pl.concat(decided[int(times[fold.test.start]), seed] for fold in folds)
         bars, targets = _traded(whole)
         generator = np.random.default_rng([plan.seed, seed])
         records[AGENT].append(track_record(bars, targets, costs))
         for name, baseline in BASELINES.items():
             records[name].append(track_record(bars, baseline(bars, targets, generator), costs))
     records[HOLDING].append(track_record(bars, buy_and_hold(bars), costs))
-    return _judged(Backtest(plan, costs, folds, times, records))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One training, and its test."""
-
-    config: RunConfig
-    table: Path
-    times: np.ndarray
-    fold: Fold
-    seed: int
-    out: Path
-
-    def run(self) -> pl.DataFrame:
-        """Train, and decide on every bar of the test window: time, symbol, price and target position."""
-        fold, times = self.fold, self.times
-        kwargs = {**self.config.env.kwargs, "table": str(self.table)}
-        kwargs |= {"start": text_of(times[fold.train.start]), "end": text_of(times[fold.train.stop])}
-        settings = {"env.kwargs": kwargs, "seed": self.seed, **_QUIET}
-        train(self.config, out=self.out, settings=settings, overwrite=True)
-        predictor = SignalPredictor.load(model_at(self.out), quantiles=())
-        bars = read_table(self.table, predictor.spec)
-        return test_decisions(predictor, bars, times[fold.test.start], times[fold.test.stop - 1])
-
-
-def test_decisions(predictor: SignalPredictor, frame: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-    """``time``, ``symbol``, ``price`` and ``target`` from one instant to another; flat where nothing can be decided.
-
-    The bars before the first are there for the windows of the first observations only.
-
-    Args:
-        predictor: What decides.
-        frame: The table.
-        first: Microseconds.
-        last: Microseconds.
-    """
-    spec: FeatureSpec = predictor.spec
-    times = instants(frame[spec.timestamp], "The table")
-    seen = frame.with_columns(pl.Series("time", times)).filter(pl.col("time") <= last)
-    group = [] if spec.symbol is None else [spec.symbol]
-    before = pl.col("time") < first
-    history = seen.filter(before)
-    history = history.group_by(group, maintain_order=True).tail(spec.window) if group else history.tail(spec.window)
-    part = pl.concat([history.select(seen.columns), seen.filter(~before)])
-    signals = predictor.predict(part)
-    return pl.DataFrame(
-        {
-            "time": part["time"],
-            "symbol": signals["symbol"].cast(pl.String).fill_null(""),
-            "price": part[spec.price].cast(pl.Float64),
-            "target": signals["position"].cast(pl.Float64).fill_null(0.0),
-        }
-    ).filter(pl.col("time") >= first)
-
-
-def _carried_out(jobs: list[_Job], at_a_time: int) -> Iterator[pl.DataFrame]:
-    if at_a_time == 1:
-        yield from (job.run() for job in jobs)
-        return
-    with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_Job.run, jobs)
+    return judged(Backtest(plan, costs, folds, times, records))
 
 
 def _traded(decided: pl.DataFrame) -> tuple[dict[str, Bars], Targets]:
@@ -265,11 +239,13 @@ def _traded(decided: pl.DataFrame) -> tuple[dict[str, Bars], Targets]:
     return bars, targets
 
 
-def _judged(result: Backtest) -> Backtest:
+def judged(result: Backtest) -> Backtest:
+    """The same with the performance of each record, and what the agent has earned beyond the others."""
     plan, generator = result.plan, np.random.default_rng([result.plan.seed, 1])
     sharpes = [sharpe_ratio(each.returns, plan.periods_per_year) for each in result.records[AGENT]]
     spread = Trials.of(sharpes, plan.periods_per_year)
-    trials = Trials(max(plan.trials, plan.seeds), spread.variance)
+    by_luck = 1.0 / len(result.records[AGENT][0])  # variance of a Sharpe ratio per bar that is 0 in truth (Lo 2002)
+    trials = Trials(plan.trials, max(spread.variance, by_luck))
     for name, records in result.records.items():
         counted = trials if name == AGENT else Trials(1, 0.0)
         result.performances[name] = [

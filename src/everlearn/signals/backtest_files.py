@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from everlearn.checkpoint.files import write_file
+from everlearn.core.errors import ConfigError
 from everlearn.report.backtest_page import BacktestPage, FoldTable, Result, backtest_html
 from everlearn.report.market_figures import (
     Illustration,
@@ -50,7 +53,8 @@ def write_backtest(result: Backtest, out: Path, title: str, facts: dict[str, str
     plan, costs, pictures = result.plan, result.costs, _illustrations(result)
     for name, picture in pictures.items():
         write_file(out / f"{name}.png", [picture.light])
-    write_file(out / FIGURES, [json.dumps(result.as_dict(), indent=1, allow_nan=False).encode()])
+    document = {"facts": facts, **result.as_dict()}
+    write_file(out / FIGURES, [json.dumps(document, indent=1, allow_nan=False).encode()])
     page = BacktestPage(
         title=title,
         facts=facts,
@@ -67,6 +71,28 @@ def write_backtest(result: Backtest, out: Path, title: str, facts: dict[str, str
     )
     write_file(out / PAGE, [backtest_html(page).encode()])
     return out / PAGE
+
+
+def made_free(out: Path, *, overwrite: bool) -> None:
+    """See that a directory is new or empty; where asked, by taking an earlier backtest away.
+
+    Raises:
+        ConfigError: If there is anything else in it, or a backtest and it is not to be replaced.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if (
+        not out.is_dir()
+        or (out / "config.yaml").exists()
+        or not ((out / FIGURES).exists() or (out / "fold-1").is_dir())
+    ):
+        raise ConfigError(f"{out}: this is no backtest's directory. Name a new one.")
+    if not overwrite:
+        raise ConfigError(f"{out}: a backtest is there already. Name another directory, or use --overwrite.")
+    for name in (PAGE, FIGURES, *(f"{picture}.png" for picture in _CAPTIONS)):
+        (out / name).unlink(missing_ok=True)
+    for folder in out.glob("fold-*"):
+        shutil.rmtree(folder)
 
 
 def _illustrations(result: Backtest) -> dict[str, Illustration]:
@@ -92,7 +118,7 @@ def _warnings(result: Backtest) -> list[str]:
     if result.plan.trials == 1:
         found.append("One configuration is said to have been tried. If it was chosen among several, say --trials.")
     for name, estimate in result.excess.items():
-        if not estimate.low > 0:
+        if math.isfinite(estimate.low) and estimate.low <= 0:
             found.append(f"Over the seeds, the agent is not shown to earn more than '{name}': the interval reaches 0.")
     return found
 

@@ -27,7 +27,7 @@ class Bars:
 
     def __len__(self) -> int:
         """Decisions that can be reckoned: each needs the prices of the two bars after it."""
-        return len(self.times) - LOOK_AHEAD
+        return max(len(self.times) - LOOK_AHEAD, 0)
 
 
 Targets = Mapping[str, np.ndarray]

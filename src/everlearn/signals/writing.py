@@ -16,7 +16,7 @@ from polars.io.plugins import register_io_source
 from everlearn.checkpoint.errors import SaveError
 from everlearn.checkpoint.files import put_whole, sweep, sync_file
 from everlearn.core.errors import ConfigError, DataError
-from everlearn.markets.tables import format_of, read_table
+from everlearn.markets.tables import format_of, read_table, scan_table
 
 if TYPE_CHECKING:
     from everlearn.signals.predictor import SignalPredictor
@@ -86,17 +86,21 @@ def write_signals(
         table: A path, or a table of polars, pandas or pyarrow.
         out: The file: parquet, csv or feather.
         append: Add the rows whose timestamp and symbol the file does not have yet. The table has to begin early enough
-            for their windows. Doing it again changes nothing. The new rows are held in memory meanwhile.
+            for their windows, and where the policy sees its account, with the first bar of the file. Rows that are
+            there stay as they were decided, by whichever model. Doing it again changes nothing. The new rows are held
+            in memory meanwhile.
         overwrite: Replace the file if it is there.
         decided_at: For the column of that name; the present by default.
 
     Raises:
         ConfigError: If the file is there and neither was asked for, or its suffix says no format.
-        DataError: If the table does not fit, or what is there is no table of signals like these.
+        DataError: If the table does not fit or begins too late, or what is there is no table of signals like these.
         SaveError: If it cannot be written; what was there is untouched.
     """
     started, path = time.monotonic(), Path(out)
     kind, there = format_of(path), path.exists()
+    if append and overwrite:
+        raise ConfigError(f"{path}: to append and to overwrite exclude each other. Say one.")
     if there and not (append or overwrite):
         raise ConfigError(
             f"{path}: it is there already. Append to it (--append), replace it (--overwrite), or name another."
@@ -105,6 +109,8 @@ def write_signals(
     moment = decided_at or datetime.now(UTC)
     schema = predictor.schema(table)
     before = _earlier(path, schema) if there and append else None
+    if before is not None and predictor.spec.account:
+        _require_beginning(before, predictor.predict(scan_table(table, predictor.spec).head(1)), path)
     scored = _counted(predictor.predictions(table, decided_at=moment), summary)
     pieces: Iterable[pl.DataFrame] = scored if before is None else _beyond(scored, before)
     if path.parent.is_dir():
@@ -183,6 +189,15 @@ def _earlier(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
         return frame.select(_typed(frame[name], kind) for name, kind in schema.items())
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: it holds no signals like these: {error}") from error
+
+
+def _require_beginning(before: pl.DataFrame, first: pl.DataFrame, path: Path) -> None:
+    """An account is what all decisions since the first bar have made it."""
+    if before.height and not first.select(KEY).equals(before.head(1).select(KEY)):
+        raise DataError(
+            f"{path}: the policy sees its account, which follows from all bars since {before['timestamp'][0]}; the "
+            "table begins with another. Give the whole table."
+        )
 
 
 def _typed(series: pl.Series, kind: Any) -> pl.Series:
