@@ -96,7 +96,7 @@ def run(settings: Settings, announce: Announce) -> Report:
         title="Signals",
         method=METHOD.format(**asdict(settings)),
         settings=asdict(settings),
-        data=[speed.as_dict(), {"peak_MB": {str(rows): peak for rows, (_, peak) in sizes.items()}}],
+        data=[speed.as_dict(), {"MB": {str(rows): figures for rows, figures in sizes.items()}}],
         tables=[comparison_table(speed), target_table([speed]), memory],
         figure=figure,
     )
@@ -157,7 +157,7 @@ def peak_memory(here: Path, rows: int) -> tuple[float, float]:
     write_table(table, rows)
     files = map(str, (here / "narrow.zip", table, here / "out.parquet"))
     command = [sys.executable, "-m", "benchmarks.signals", *files]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     table.unlink()
     before, peak = json.loads(done.stdout.splitlines()[-1])
     return before, peak
