@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 from command_tables import commands
 from configuration_tables import configuration, defaults
-from law_lists import head_laws, optimizer_laws
+from law_lists import exploit_laws, explore_laws, head_laws, optimizer_laws
 from sphinx.application import Sphinx
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "defaults": defaults,
+    "exploit_laws": exploit_laws,
+    "explore_laws": explore_laws,
     "head_laws": head_laws,
     "optimizer_laws": optimizer_laws,
 }

@@ -19,6 +19,20 @@ def head_laws() -> str:
     return laws(ValueHeadConformance)
 
 
+def exploit_laws() -> str:
+    """The laws of a rule who copies whom."""
+    from everlearn.testing.strategies import ExploitConformance
+
+    return laws(ExploitConformance)
+
+
+def explore_laws() -> str:
+    """The laws of a rule how hyper-parameters change."""
+    from everlearn.testing.strategies import ExploreConformance
+
+    return laws(ExploreConformance)
+
+
 def laws(suite: type) -> str:
     """One line per test: its name in words, and what its docstring adds."""
     tests = [test for name, test in vars(suite).items() if name.startswith("test_")]

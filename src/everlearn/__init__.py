@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from everlearn.optim.adaptive_upgd import AdaptiveUPGD
     from everlearn.optim.upgd import UPGD
     from everlearn.optim.upgdw import UPGDW
+    from everlearn.population.config import PBTConfig
+    from everlearn.population.members import PopulationMember
+    from everlearn.population.scheduler import PBTScheduler
+    from everlearn.population.space import HyperparamConfig
     from everlearn.ppo.algorithm import PPO, DistributionalPPO
     from everlearn.runs.resuming import resume
     from everlearn.runs.run import Run
@@ -29,7 +33,11 @@ __all__ = [
     "AdaptiveUPGD",
     "DistributionalPPO",
     "FeatureSpec",
+    "HyperparamConfig",
     "MarketEnv",
+    "PBTConfig",
+    "PBTScheduler",
+    "PopulationMember",
     "Run",
     "SignalPredictor",
     "VarianceGradientScaler",
@@ -43,6 +51,10 @@ _HOMES = {
     "DistributionalPPO": "everlearn.ppo.algorithm",
     "FeatureSpec": "everlearn.markets",
     "MarketEnv": "everlearn.markets",
+    "HyperparamConfig": "everlearn.population.space",
+    "PBTConfig": "everlearn.population.config",
+    "PBTScheduler": "everlearn.population.scheduler",
+    "PopulationMember": "everlearn.population.members",
     "Run": "everlearn.runs.run",
     "SignalPredictor": "everlearn.signals",
     "resume": "everlearn.runs.resuming",

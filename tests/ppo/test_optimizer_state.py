@@ -49,3 +49,29 @@ def test_a_state_for_other_parameters_is_refused(change: Any) -> None:
     change(named["param_groups"][0]["params"])
     with pytest.raises(StateError, match="other groups of parameters"):
         state_by_number(named, model.policy.optimizer, model.policy)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adam", {"weight_decay": 0.1}),
+        ("adamw", {"amsgrad": True}),
+        ("sgd", {"momentum": 0.9}),
+        ("upgd", {"sigma": 0.01}),
+        ("adaptive_upgd", {"sigma": 0.01, "noise": "table"}),
+        ("upgdw", {"scope": "tensor"}),
+    ],
+)
+def test_b27_a_reset_forgets_the_gradients_and_keeps_the_options(name: str, options: dict[str, Any]) -> None:
+    model = model_of("pendulum", optimizer_class=name, optimizer_kwargs=options)
+    new = digest(model.policy.optimizer.state_dict()["state"])
+    model.learn(32)
+    model.set_hyperparameter("learning_rate", 0.125)
+    model.learn(32)
+    before = model.policy.optimizer.state_dict()
+    assert digest(before["state"]) != new
+    model.reset_optimizer()
+    after = model.policy.optimizer.state_dict()
+    assert digest(after["state"]) == new
+    assert digest({**after, "state": {}}) == digest({**before, "state": {}})
+    model.learn(32)

@@ -18,10 +18,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from everlearn import PPO, DistributionalPPO
 from everlearn.checkpoint.archive import pack, read_archive
 from everlearn.checkpoint.limits import Limits
+from everlearn.core.finite import require_finite_state
 from everlearn.core.stateful import Role
 from everlearn.environments.normaliser import Normaliser
 from everlearn.ppo.importing import import_weights
-from everlearn.ppo.persistence import PersistentLearner, require_finite_state
+from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.ppo.policy_file import save_policy
 from everlearn.ppo.saving import SavedLearner

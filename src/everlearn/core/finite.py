@@ -1,4 +1,4 @@
-"""A gate for values that come from environments: no NaN and no infinity passes."""
+"""Gates for values that come from environments and for states: no NaN and no infinity passes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from everlearn.core.errors import NonFiniteError
 
@@ -36,3 +37,21 @@ def require_finite(quantity: str, values: Any, *, step: int, environment: int | 
             f"{rows[row]}. Nothing was learned from it; parameters are unchanged. Correct the environment, "
             "or wrap it so that it ends the episode with a finite reward and observation instead."
         )
+
+
+def require_finite_state(state: Any, path: str = "") -> None:
+    """Refuse a state with a floating-point tensor that is not finite.
+
+    Raises:
+        NonFiniteError: Naming the tensor by its dotted path.
+    """
+    if isinstance(state, Mapping):
+        for key, part in state.items():
+            require_finite_state(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not _is_finite(state):
+        raise NonFiniteError(f"'{path}' is not finite. Go on from an earlier state; this one cannot be used or saved.")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all elements are; a sum that is says so twenty times as fast, one that is not may have overflown."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

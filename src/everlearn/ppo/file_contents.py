@@ -19,6 +19,7 @@ from everlearn.checkpoint.codec import JSON, members_of
 from everlearn.checkpoint.errors import TooLarge
 from everlearn.checkpoint.files import Buffer
 from everlearn.core.errors import ArgumentError, StateError, suggestion
+from everlearn.core.finite import require_finite_state
 from everlearn.core.resume_level import Level, Resumability
 from everlearn.core.stateful import Role
 from everlearn.environments.space_state import space_state
@@ -38,7 +39,7 @@ from everlearn.ppo.model_file import (
     SPACES,
 )
 from everlearn.ppo.optimizer_state import state_by_name
-from everlearn.ppo.persistence import PersistentLearner, require_finite_state
+from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.schedules import schedule_data
 from everlearn.ppo.state import COUNTERS, OBSERVATIONS, PROGRESS, EpisodeStatistics, is_opaque, learned_parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -38,6 +39,14 @@ def state_by_number(named: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
     groups = [{**group, "params": [numbers[name] for name in names]} for names, group in zip(own, saved, strict=True)]
     values = {numbers[name]: value for name, value in named["state"].items()}
     return {**named, "state": values, "param_groups": groups}
+
+
+def fresh_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """``optimizer.state_dict()`` as if no step had been taken; its options and its stream of noise are those of now."""
+    arguments = inspect.signature(type(optimizer)).parameters
+    options = {name: value for name, value in optimizer.defaults.items() if name in arguments}
+    twin = type(optimizer)([{**group} for group in optimizer.param_groups], **options)
+    return {**optimizer.state_dict(), "state": twin.state_dict()["state"]}
 
 
 def _names_by_group(optimizer: torch.optim.Optimizer, policy: nn.Module) -> list[list[str]]:

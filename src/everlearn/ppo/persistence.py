@@ -10,10 +10,12 @@ import torch
 
 from everlearn.checkpoint.errors import refused
 from everlearn.checkpoint.places import Place
-from everlearn.core.errors import NonFiniteError, StateError
+from everlearn.core.errors import StateError
+from everlearn.core.finite import require_finite_state
 from everlearn.core.stateful import Stateful, StateTree, snapshot
 from everlearn.ppo.interfacing import InterfacedLearner
 from everlearn.ppo.model_file import learned_states, read_model_file, require_fit
+from everlearn.ppo.optimizer_state import fresh_state
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.state import SWITCHES, learned_parts, state_tree
 
@@ -83,6 +85,11 @@ class PersistentLearner(InterfacedLearner):
             if not complete:
                 self._put_parameters(before, True, device)
 
+    def reset_optimizer(self) -> None:
+        """Forget what the optimizer remembers of earlier gradients; its options and its noise go on as they are."""
+        optimizer = unwrapped(self.policy).optimizer
+        optimizer.load_state_dict(fresh_state(optimizer))
+
     def _load_parameters(self, place: Place, exact_match: bool, device: torch.device | str) -> None:
         file = read_model_file(place)
         require_fit(file.weights(), unwrapped(self.policy).state_dict(), file)
@@ -127,21 +134,3 @@ class PersistentLearner(InterfacedLearner):
                 stacklevel=3,
             )
             scaler.reset_statistics()
-
-
-def require_finite_state(state: Any, path: str = "") -> None:
-    """Refuse a state with a floating-point tensor that is not finite.
-
-    Raises:
-        NonFiniteError: Naming the tensor by its dotted path.
-    """
-    if isinstance(state, Mapping):
-        for key, part in state.items():
-            require_finite_state(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not _is_finite(state):
-        raise NonFiniteError(f"'{path}' is not finite. Go on from an earlier state; this one cannot be used or saved.")
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all elements are; a sum that is says so twenty times as fast, one that is not may have overflown."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

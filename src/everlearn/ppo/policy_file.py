@@ -15,12 +15,12 @@ from everlearn.checkpoint.codec import JSON, TENSORS, members_of
 from everlearn.checkpoint.errors import Mismatch, refused
 from everlearn.checkpoint.limits import Limits
 from everlearn.checkpoint.places import Place, write_to
+from everlearn.core.finite import require_finite_state
 from everlearn.core.rng import kept_generators
 from everlearn.environments.space_state import space_state
 from everlearn.ppo.file_contents import origin
 from everlearn.ppo.frugal import frugal
 from everlearn.ppo.model_file import CONFIG, SPACES, read_model_file, require_fit
-from everlearn.ppo.persistence import require_finite_state
 from everlearn.ppo.policy import ActorCriticPolicy
 from everlearn.ppo.vocabulary import described, opaque_places, resolved
 

@@ -19,6 +19,7 @@ from everlearn.checkpoint.files import Buffer
 from everlearn.checkpoint.limits import LIMITS, OWN, Limits
 from everlearn.checkpoint.places import Place, write_to
 from everlearn.core.errors import ArgumentError
+from everlearn.core.finite import require_finite_state
 from everlearn.core.rng import kept_generators
 from everlearn.core.stateful import Role
 from everlearn.ppo.blueprint import Blueprint
@@ -26,7 +27,7 @@ from everlearn.ppo.file_contents import configuration, constructor_arguments, co
 from everlearn.ppo.hyperparameters import SCHEDULED
 from everlearn.ppo.loading import loaded
 from everlearn.ppo.model_file import ATTRIBUTES, MODEL_ROLES, read_model_file
-from everlearn.ppo.persistence import PersistentLearner, require_finite_state
+from everlearn.ppo.persistence import PersistentLearner
 from everlearn.ppo.schedules import require_none_lost
 from everlearn.ppo.vocabulary import opaque_places
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from everlearn.core.errors import ArgumentError, OrderError, suggestion
+from everlearn.core.hyperparameter_names import argument_name
 from everlearn.ppo.hyperparameters import FIXED, HYPERPARAMETERS, SCHEDULED
 from everlearn.ppo.kl import KLSpec
 from everlearn.ppo.learning import RolloutLearner
@@ -48,18 +49,18 @@ class TunableLearner(RolloutLearner):
 
         Args:
             name: An argument (``"gamma"``, ``"vgs_alpha"``), or an option of a part by its path in the configuration:
-                ``"optimizer_kwargs.sigma"``, ``"vgs_kwargs.min_scale"``, ``"kl_penalty.target"``.
+                ``"optimizer_kwargs.sigma"``, ``"vgs_kwargs.min_scale"``, ``"kl_penalty.target"``. Names of populations,
+                as ``"optimizer.sigma"`` and ``"entropy_coef"``, are the same.
             value: Its new value; a schedule as a number, ``"lin_x"``, a mapping or a function.
 
         Raises:
             ArgumentError: If there is none of this name, its part is off, or the value is outside its range.
         """
         self._require_set_up()
+        name = argument_name(name)
         part, _, option = name.partition(".")
         if name in HYPERPARAMETERS:
             setattr(self, name, value)
-        elif part == "optimizer_kwargs" and option == "lr":
-            self.learning_rate = value
         elif option and part in PARTS:
             self._change_option(part, option, value)
         else:

@@ -16,9 +16,9 @@ import torch
 from everlearn import __version__
 from everlearn.checkpoint.files import write_file
 from everlearn.core.errors import ArgumentError, StateError
+from everlearn.core.finite import require_finite_state
 from everlearn.markets.feature_spec import KIND
 from everlearn.ppo.algorithm import PPO
-from everlearn.ppo.persistence import require_finite_state
 from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.update import unchecked_distributions
 from everlearn.signals.decision import Decision
