@@ -13,7 +13,7 @@ from typing import Any
 from everlearn.core.errors import ArgumentError
 from everlearn.population import scheduler_statistics as counted
 from everlearn.population.lineage import Event, observations
-from everlearn.population.members import MemberId, MetricMode, PopulationMember, Record, Report, score_of
+from everlearn.population.members import Hyperparams, MemberId, MetricMode, PopulationMember, Record, Report, score_of
 
 _MOST_INCIDENTS = 1000
 
@@ -171,19 +171,17 @@ class Ledger:
             for member in members
         )
 
-    def settle(
-        self, member: PopulationMember, taken: Taken, hyperparams: dict[str, Any], expected: str | None
-    ) -> Event:
-        """Enter what was decided about a member, and put it into its handle.
+    def event(self, member: PopulationMember, taken: Taken, hyperparams: Hyperparams) -> Event:
+        """What has been decided about a member; nothing changes yet.
 
         Args:
             member: Which.
             taken: Whose state it takes over.
             hyperparams: With what it goes on.
-            expected: The fingerprint of the policy that it was given.
         """
-        source, standing = taken.source, self.standing(member)
-        event = Event(
+        source = taken.source
+        start = member.hyperparams if source is None else self.standings[source.member_id].scored or source.hyperparams
+        return Event(
             member.member_id,
             member.generation + 1,
             member.step,
@@ -194,24 +192,36 @@ class Ledger:
             None if source is None else source.performance,
             taken.checkpoint_format,
             taken.passed_over,
+            hyperparams != start,
         )
-        self.events.append(event)
-        start = member.hyperparams if source is None else self.standings[source.member_id].scored or source.hyperparams
-        self.counts[counted.EXPLORATIONS] += hyperparams != start
-        standing.scored = dict(member.hyperparams) if source is None else None
-        member.hyperparams, member.generation = dict(hyperparams), event.generation
-        standing.decided_at, standing.waits, standing.last_event_step = self._now(), 0, member.step
-        if source is not None:
-            member.parent, member.checkpoint_path = source.member_id, source.checkpoint_path
-            standing.has_state, standing.saved_step, standing.expected_digest = False, None, expected
-            self._count_exploit(taken)
-        return event
 
-    def _count_exploit(self, taken: Taken) -> None:
-        self.counts[counted.EXPLOITS] += 1
-        if taken.checkpoint_format is not None:
-            self.counts[f"{counted.FORMAT}{taken.checkpoint_format}"] += 1
-        self.counts[counted.WITH_VGS] += "vgs_state" in (taken.parameters or {})
+    def settle(self, event: Event, checkpoint_path: Path | str | None, expected: str | None, with_vgs: bool) -> None:
+        """Enter what was decided about a member, and put it into its handle.
+
+        Args:
+            event: What.
+            checkpoint_path: The file that its state comes from, if it takes over another's.
+            expected: The fingerprint of the policy that it was given.
+            with_vgs: Whether the state of variance scaling came along.
+        """
+        member = self.member(event.member_id)
+        standing = self.standings[event.member_id]
+        self.events.append(event)
+        self.counts[counted.EXPLORATIONS] += event.explored
+        standing.scored = dict(member.hyperparams) if event.source_id is None else None
+        member.hyperparams, member.generation = dict(event.hyperparams), event.generation
+        standing.decided_at, standing.waits, standing.last_event_step = self._now(), 0, member.step
+        if event.source_id is not None:
+            member.parent, member.checkpoint_path = event.source_id, checkpoint_path
+            standing.has_state, standing.saved_step, standing.expected_digest = False, None, expected
+            self.counts[counted.EXPLOITS] += 1
+            self.counts[counted.WITH_VGS] += with_vgs
+            if event.checkpoint_format is not None:
+                self.counts[f"{counted.FORMAT}{event.checkpoint_format}"] += 1
+
+    def member(self, member_id: MemberId) -> PopulationMember:
+        """The handle of a member."""
+        return next(member for member in self.members if member.member_id == member_id)
 
     def files(self) -> set[Path]:
         """What members refer to."""

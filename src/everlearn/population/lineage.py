@@ -25,6 +25,7 @@ class Event:
         source_performance: What the source had reported.
         checkpoint_format: Of the file that the state came from; None if from none.
         passed_over: Better sources whose state could not be read, and why.
+        explored: Whether its hyper-parameters are others than those from which it goes on.
     """
 
     member_id: MemberId
@@ -37,6 +38,7 @@ class Event:
     source_performance: float | None = None
     checkpoint_format: str | None = None
     passed_over: tuple[str, ...] = ()
+    explored: bool = False
 
     @property
     def start(self) -> float | None:

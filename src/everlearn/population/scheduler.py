@@ -158,7 +158,9 @@ class PBTScheduler:
         hyperparams = hyperparams_after(decision, source_id, records, self.config)
         expected = None if taken.parameters is None else policy_digest(taken.parameters)
         self._ledger.counts[counted.ATTEMPTS] += bool(decision.sources)
-        event = self._ledger.settle(member, taken, hyperparams, expected)
+        event = self._ledger.event(member, taken, hyperparams)
+        path = None if taken.source is None else taken.source.checkpoint_path
+        self._ledger.settle(event, path, expected, "vgs_state" in (taken.parameters or {}))
         _log.info("%s", event)
         self._after_decision(len(present))
         return ExploitResult(taken.parameters, dict(hyperparams), taken.checkpoint_format)

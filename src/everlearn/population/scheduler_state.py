@@ -26,7 +26,7 @@ def state_of(ledger: Ledger, directory: Path | None) -> dict[str, Any]:
     return {
         "members": [_member_state(member, directory) for member in ledger.members],
         "standings": [asdict(ledger.standings[member.member_id]) for member in ledger.members],
-        "events": [_plain(event) for event in ledger.events],
+        "events": [plain_event(event) for event in ledger.events],
         "incidents": [asdict(incident) for incident in ledger.incidents],
         "counts": dict(ledger.counts),
     }
@@ -44,7 +44,7 @@ def ledger_from(state: Mapping[str, Any], directory: Path | None, space: SearchS
         return Ledger(
             members,
             dict(zip(ids, (_standing_from(each, space) for each in state["standings"]), strict=True)),
-            [_event_from(each, space) for each in state["events"]],
+            [event_from(each, space) for each in state["events"]],
             _rows(Incident, state["incidents"]),
             Counter({str(name): int(count) for name, count in state["counts"].items()}),
         )
@@ -77,20 +77,26 @@ def refused_state() -> Iterator[None]:
 
 def _standing_from(state: Mapping[str, Any], space: SearchSpace) -> Standing:
     scored = state["scored"]
-    return Standing(**{**state, "scored": None if scored is None else _hyperparams(scored, space)})
+    return Standing(**{**state, "scored": None if scored is None else hyperparams_from(scored, space)})
 
 
 def _rows(kind: type[Row], states: Iterable[Mapping[str, Any]]) -> list[Row]:
     return [kind(**state) for state in states]
 
 
-def _plain(event: Event) -> dict[str, Any]:
+def plain_event(event: Event) -> dict[str, Any]:
+    """The event as JSON has it."""
     values = {each.name: getattr(event, each.name) for each in fields(event)}
     return {**values, "hyperparams": dict(event.hyperparams), "passed_over": list(event.passed_over)}
 
 
-def _event_from(state: Mapping[str, Any], space: SearchSpace) -> Event:
-    hyperparams = _hyperparams(state["hyperparams"], space)
+def event_from(state: Mapping[str, Any], space: SearchSpace) -> Event:
+    """The event of ``plain_event``, values in their types.
+
+    Raises:
+        StateError: If it is of another space.
+    """
+    hyperparams = hyperparams_from(state["hyperparams"], space)
     return Event(**{**state, "hyperparams": hyperparams, "passed_over": tuple(state["passed_over"])})
 
 
@@ -108,13 +114,13 @@ def _member_from(state: Mapping[str, Any], directory: Path | None, space: Search
     if path is not None and directory is not None and Path(path).name == path:
         path = directory / path
     history = [Report(int(step), performance, int(generation)) for step, performance, generation in state["history"]]
-    hyperparams = _hyperparams(state["hyperparams"], space)
+    hyperparams = hyperparams_from(state["hyperparams"], space)
     return PopulationMember(
         **{**state, "hyperparams": hyperparams, "checkpoint_path": path and Path(path), "history": history}
     )
 
 
-def _hyperparams(state: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
+def hyperparams_from(state: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
     """Values in their types, which a text file may have lost."""
     names = [each.name for each in space]
     if sorted(state) != sorted(names):

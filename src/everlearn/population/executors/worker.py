@@ -1,0 +1,114 @@
+"""The far side of an executor: a process that trains what it is sent, and tells that it lives."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, final
+
+from everlearn.population.executors.executor import MakeRunner
+from everlearn.population.members import MemberId
+from everlearn.population.segments import Result, Task, plain_result, plain_task, result_from, task_from
+
+_PATIENCE = 3.0
+"""Seconds that a process gets to end by itself."""
+
+
+class ControllerGone(BaseException):
+    """Whoever wanted the results is no more; nobody needs them."""
+
+
+@final
+class Worker:
+    """A process and the pipe to it. Texts alone go through the pipe: JSON, which executes nothing.
+
+    Args:
+        make_runner: Makes what trains there.
+        log: Where its output goes, added to what is there; None for nowhere.
+    """
+
+    def __init__(self, make_runner: MakeRunner, log: Path | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make_runner, there, log))
+        self._process.start()
+        there.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Have segments trained.
+
+        Raises:
+            OSError: If the process is gone.
+        """
+        self.connection.send_bytes(json.dumps([plain_task(task) for task in tasks]).encode())
+
+    def receive(self) -> list[Result] | tuple[MemberId, int]:
+        """The next message: results, or a member and how many updates of its segment are done.
+
+        Raises:
+            EOFError: If the process is gone.
+            OSError: Likewise.
+        """
+        kind, content = json.loads(self.connection.recv_bytes())
+        return [result_from(each) for each in content] if kind == "results" else (content[0], content[1])
+
+    def obituary(self) -> str:
+        """How the process, which is gone or is now killed, has ended."""
+        self._process.join(_PATIENCE)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        code = self._process.exitcode or 0
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"has ended with exit code {code}; the end of workers.log may say why"
+
+    def close(self, patience: float = _PATIENCE) -> None:
+        """End the process; what it is at is given up."""
+        self.connection.close()
+        self._process.join(patience)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+
+
+def _serve(make_runner: MakeRunner, connection: Connection, log: Path | None) -> None:
+    """What a worker does: train whatever comes until nothing more does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, for the controller, which ends its workers
+    _redirect_output(log)
+    try:
+        runner = make_runner()
+        while True:
+            tasks = [task_from(each) for each in json.loads(connection.recv_bytes())]
+            results = runner.run(tasks, lambda member_id, updates: _say(connection, "beat", [member_id, updates]))
+            _say(connection, "results", [plain_result(result) for result in results])
+    except (EOFError, ControllerGone):
+        os._exit(0)  # whatever is at work still, nobody waits for it
+
+
+def _say(connection: Connection, kind: str, content: Any) -> None:
+    try:
+        connection.send_bytes(json.dumps([kind, content]).encode())
+    except OSError as error:
+        raise ControllerGone from error
+
+
+def _redirect_output(log: Path | None) -> None:
+    """Have all that the process and its libraries print go to the log, and not between the lines of a display."""
+    target = os.open(os.devnull if log is None else log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for descriptor in (1, 2):
+        os.dup2(target, descriptor)
+    os.close(target)

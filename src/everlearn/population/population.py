@@ -1,0 +1,256 @@
+"""A population as its journal tells it: the sum of what was reported and decided, in whatever process that was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.random import Generator
+
+from everlearn.checkpoint.archive import FORMAT
+from everlearn.core.errors import EverlearnError
+from everlearn.population import scheduler_statistics as counted
+from everlearn.population.config import PBTConfig
+from everlearn.population.decisions import Decision, decide, hyperparams_after
+from everlearn.population.ledger import Ledger, Taken
+from everlearn.population.lineage import Event
+from everlearn.population.members import MemberId, PopulationMember, Record, ranked
+from everlearn.population.scheduler_state import event_from, plain_event
+from everlearn.population.segments import Checkpoint, Copy, Result, Task, checkpoint_from
+
+Verify = Callable[[Checkpoint], str | None]
+"""Why a state cannot be taken over; None if it can."""
+VGS = "vgs_state"
+_FIRST_SEEDS = 2**31
+
+
+class PopulationFailed(EverlearnError):  # noqa: N818 - the family's names are the words for what happened
+    """Every member has failed: there is nobody to go on with."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided about a member, and what it takes over for that.
+
+    Args:
+        event: For the lineage.
+        copy: Whose state it takes over; None if it goes on with its own.
+    """
+
+    event: Event
+    copy: Copy | None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"event": plain_event(self.event), "copy": None if self.copy is None else asdict(self.copy)}
+
+
+@dataclass
+class Place:
+    """What a member trains from.
+
+    Args:
+        seed: Of its beginning.
+        checkpoint: Its state after the last segment that it came through; None before the first.
+        copy: What it takes over before the next one.
+        env_steps: Environment steps that it has taken.
+        seconds: Time that these took.
+    """
+
+    seed: int
+    checkpoint: Checkpoint | None = None
+    copy: Copy | None = None
+    env_steps: int = 0
+    seconds: float = 0.0
+
+
+@final
+class Population:
+    """All members, where each stands, and what was decided; a sum of what was reported and decided, in its order.
+
+    Args:
+        config: The rules.
+        members: The handles.
+        seeds: Of each member.
+        total_updates: Training updates of a member altogether.
+
+    Attributes:
+        generation: The one that is being trained.
+        results: What has come of it so far, by member.
+        places: What each member trains from.
+        ledger: What is remembered of them all.
+    """
+
+    def __init__(
+        self, config: PBTConfig, members: Sequence[PopulationMember], seeds: Sequence[int], total_updates: int
+    ) -> None:
+        self.config, self.total_updates = config, total_updates
+        self.generation = 0
+        self.results: dict[MemberId, Result] = {}
+        self.places = {member.member_id: Place(seed) for member, seed in zip(members, seeds, strict=True)}
+        self.ledger = Ledger()
+        self.ledger.begin(members, keeps_files=False)
+
+    @property
+    def members(self) -> list[PopulationMember]:
+        """The handles, in their order."""
+        return self.ledger.members
+
+    @property
+    def generations(self) -> int:
+        """How many there are."""
+        return math.ceil(self.total_updates / self.config.perturbation_interval)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last generation has been trained."""
+        return self.generation == self.generations - 1 and len(self.results) == len(self.members)
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of all members together."""
+        return sum(place.env_steps for place in self.places.values())
+
+    def best(self) -> PopulationMember | None:
+        """Who has the best score and a state; None if nobody has."""
+        candidates = [each for each in ranked(self._records()) if each.can_be_source]
+        return self.ledger.member(candidates[0].member_id) if candidates else None
+
+    def tasks(self) -> list[Task]:
+        """The segments of this generation that nothing has come of yet."""
+        interval = self.config.perturbation_interval
+        updates = min(interval, self.total_updates - self.generation * interval)
+        return [
+            Task(
+                member.member_id,
+                self.generation,
+                member.step,
+                updates,
+                self.places[member.member_id].seed,
+                dict(member.hyperparams),
+                self.places[member.member_id].checkpoint,
+                self.places[member.member_id].copy,
+            )
+            for member in self.members
+            if member.member_id not in self.results
+        ]
+
+    def report(self, results: Sequence[Result]) -> None:
+        """Enter what came of some segments of this generation."""
+        for result in results:
+            member, place = self.ledger.member(result.member_id), self.places[result.member_id]
+            standing = self.ledger.standings[result.member_id]
+            self.results[result.member_id] = result
+            self.ledger.report(member, result.performance, result.step)
+            standing.has_state = result.checkpoint is not None
+            place.env_steps += result.env_steps
+            place.seconds += result.seconds
+            if result.checkpoint is not None:
+                standing.saved_step = result.step
+                place.checkpoint, place.copy = result.checkpoint, None
+                member.checkpoint_path = Path(result.checkpoint.name)
+            for what in result.interruptions:
+                self.ledger.note(member, f"A worker was lost, and its segment was trained again: {what}")
+            if result.error is not None:
+                self.ledger.note(member, f"It has failed: {result.error}")
+
+    def decide(self, generator: Generator, verify: Verify) -> list[Decided]:
+        """What the members do next; nothing changes yet but the generator.
+
+        A member that has failed takes over the best that has not, whatever the rule says.
+
+        Args:
+            generator: Of the population.
+            verify: Says of a state whether it can be taken over.
+
+        Raises:
+            PopulationFailed: If there is nobody to go on with.
+        """
+        failed = [member_id for member_id, result in self.results.items() if result.error is not None]
+        if len(failed) == len(self.members):
+            raise PopulationFailed(self._causes())
+        over = (self.generation + 1) * self.config.perturbation_interval
+        records = self._records()
+        targets = None if over >= self.config.burn_in else failed
+        decisions = [
+            self._with_rescue(each, failed, records) for each in decide(records, self.config, generator, targets)
+        ]
+        return [self._decided(each, records, verify) for each in decisions]
+
+    def settle(self, decided: Sequence[Decided]) -> None:
+        """Enter what was decided, and begin the next generation."""
+        for each in decided:
+            place, copy = self.places[each.event.member_id], each.copy
+            parts = () if copy is None else copy.checkpoint.parts
+            whole = copy is not None and copy.copied == "everything"
+            path = None if copy is None else Path(copy.checkpoint.name)
+            digest = None if copy is None else copy.checkpoint.policy_digest
+            self.ledger.counts[counted.ATTEMPTS] += bool(copy or each.event.passed_over)
+            self.ledger.settle(each.event, path, digest, whole and VGS in parts)
+            place.copy = copy or place.copy
+        self.generation += 1
+        self.results = {}
+
+    def decided_from(self, plain: Mapping[str, Any]) -> Decided:
+        """What ``Decided.plain`` has made plain."""
+        copy = plain["copy"]
+        return Decided(
+            event_from(plain["event"], self.config.space),
+            None if copy is None else Copy(**{**copy, "checkpoint": checkpoint_from(copy["checkpoint"])}),
+        )
+
+    def needed(self) -> set[str]:
+        """The names of the files that members may have to go back to."""
+        checkpoints = [place.checkpoint for place in self.places.values()]
+        checkpoints += [place.copy.checkpoint for place in self.places.values() if place.copy is not None]
+        return {each.name for each in checkpoints if each is not None}
+
+    def _records(self) -> tuple[Record, ...]:
+        records = self.ledger.records(self.members, self.config.metric_mode)
+        return tuple(replace(record, samples=self._samples(record)) for record in records)
+
+    def _samples(self, record: Record) -> tuple[float, ...]:
+        """Of its last segment; what is better is higher in them, too."""
+        result = self.results.get(record.member_id)
+        samples = () if result is None else result.samples
+        return samples if self.config.metric_mode == "max" else tuple(-each for each in samples)
+
+    def _with_rescue(self, decision: Decision, failed: Sequence[MemberId], records: Sequence[Record]) -> Decision:
+        if decision.sources or decision.member_id not in failed:
+            return decision
+        healthy = tuple(each.member_id for each in ranked(records) if each.can_be_source)
+        return replace(decision, sources=healthy)
+
+    def _decided(self, decision: Decision, records: Sequence[Record], verify: Verify) -> Decided:
+        member = self.ledger.member(decision.member_id)
+        passed_over: list[str] = []
+        for source_id in decision.sources:
+            checkpoint = self.places[source_id].checkpoint
+            assert checkpoint is not None  # a member without a state is never a source
+            problem = verify(checkpoint)
+            if problem is None:
+                hyperparams = hyperparams_after(decision, source_id, records, self.config)
+                rules = self.config.copied, self.config.optimizer_exploit_strategy
+                copy = Copy(source_id, checkpoint, *rules, decision.seed)
+                taken = Taken(self.ledger.member(source_id), None, FORMAT, tuple(passed_over))
+                return Decided(self.ledger.event(member, taken, hyperparams), copy)
+            passed_over.append(f"member {source_id!r}: {problem}")
+        hyperparams = hyperparams_after(decision, None, records, self.config)
+        return Decided(self.ledger.event(member, Taken(None, passed_over=tuple(passed_over)), hyperparams), None)
+
+    def _causes(self) -> str:
+        last = {member_id: (result.error or "").splitlines()[-1] for member_id, result in self.results.items()}
+        lines = [f"  member {member_id}: {cause}" for member_id, cause in last.items()]
+        return (
+            f"All members have failed in generation {self.generation}; their last checkpoints stay. The causes, which "
+            "the journal has in full:\n" + "\n".join(lines) + "\nMend the cause, and resume the population."
+        )
+
+
+def first_seeds(count: int, generator: Generator) -> list[int]:
+    """A seed for every member, no two alike."""
+    return [int(each) for each in np.unique(generator.integers(_FIRST_SEEDS, size=4 * count))[:count]]
