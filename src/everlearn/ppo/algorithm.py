@@ -27,8 +27,8 @@ from everlearn.ppo.policy import (
     ReductionSpec,
     parameters_by_part,
 )
-from everlearn.ppo.resuming import ResumableLearner
 from everlearn.ppo.schedules import ScheduleSpec, schedule_from
+from everlearn.ppo.segments import SegmentedLearner
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Defaults:
     divergence: DivergenceSpec
 
 
-class PPO(ResumableLearner):
+class PPO(SegmentedLearner):
     """Proximal Policy Optimization: Stable-Baselines3's PPO, with everlearn's additions off.
 
     Arguments up to ``_init_setup_model`` are SB3's, in SB3's order and meaning; ours follow, by keyword only. None

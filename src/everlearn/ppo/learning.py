@@ -52,6 +52,8 @@ class RolloutLearner(RolloutCollector):
     _waiting: dict[str, Any] | None = None
     """States of callbacks and of records, restored before there are any."""
     _iteration = 0
+    _pause_at: int | None = None
+    """Behind so many iterations ``learn`` pauses; None to go on to the end."""
     _compiles: bool | None = None
     """What ``compile="auto"`` has come to in this training; a resumed one keeps to it."""
 
@@ -92,7 +94,7 @@ class RolloutLearner(RolloutCollector):
         )
         callback.on_training_start(locals(), globals())
         iteration = self._started(callback)
-        while self.num_timesteps < total_timesteps:
+        while self.num_timesteps < total_timesteps and iteration != self._pause_at:
             self._clean_point()
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
                 break

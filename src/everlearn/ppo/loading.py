@@ -17,6 +17,7 @@ from everlearn.ppo.hyperparameters import HYPERPARAMETERS
 from everlearn.ppo.model_file import MEMBER_OF, ModelFile, learned_states, require_fit
 from everlearn.ppo.options import OptimizerOptions
 from everlearn.ppo.persistence import PersistentLearner
+from everlearn.ppo.policy import unwrapped
 from everlearn.ppo.state import SWITCHES, HyperparameterState, is_opaque, learned_parts
 
 
@@ -60,6 +61,19 @@ def _restore_learned(model: PersistentLearner, blueprint: Blueprint[Any]) -> Non
             problem = "as restored it is not what was saved: the object that took it has changed it."
             remedy = "Load it with the arguments it was saved with."
             raise Mismatch(file.archive.file, problem, remedy, MEMBER_OF.get(part, part))
+
+
+def restored(model: PersistentLearner, file: ModelFile) -> None:
+    """Put all that a file's model is made of, but for what only a training has, into a model that was built alike.
+
+    Raises:
+        CheckpointError: If anything in the file does not fit; parts may have changed then.
+    """
+    blueprint: Blueprint[Any] = Blueprint(type(model), file, model.env, model.device, {}, {})
+    require_fit(file.weights(), unwrapped(model.policy).state_dict(), file)
+    _restore_learned(model, blueprint)
+    _take_over(model, blueprint)
+    model.parent_content = file.manifest.get("content_id")
 
 
 _NOT_LEARNED = (

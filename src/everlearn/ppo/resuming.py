@@ -168,16 +168,11 @@ class ResumableLearner(SavedLearner):
         """
         wanted = _level(require)
         file = read_model_file(path, limits or LIMITS, sha256)
-        if file.manifest.get("kind") != "checkpoint":
-            raise Mismatch(
-                file.archive.file,
-                "it holds a model, and no training that could be continued.",
-                "Load it, and learn() on; or name a checkpoint.",
-            )
+        require_checkpoint(file)
         if env is None:
             raise ArgumentError("resume: give the environment, made as that of the training: env=...")
         with refused(file.archive.file, "manifest" + JSON):
-            found = _found(file, torch.device("cpu") if device == "auto" else torch.device(device))
+            found = found_level(file, torch.device("cpu") if device == "auto" else torch.device(device))
             require_well_formed(*(file.state(name) for name in AFTER_START))
         _require_level(file, found, wanted)
         model = cls.load(path, env, device, custom_objects, force_reset=False, sha256=sha256, limits=limits)
@@ -213,7 +208,21 @@ def _level(level: str | Level | None) -> Level | None:
         raise ArgumentError(f"require={level!r}: there are {', '.join(Level)}.") from None
 
 
-def _found(file: ModelFile, device: torch.device) -> Resumability:
+def require_checkpoint(file: ModelFile) -> None:
+    """Refuse a file from which no training could be continued.
+
+    Raises:
+        Mismatch: If it is one.
+    """
+    if file.manifest.get("kind") != "checkpoint":
+        raise Mismatch(
+            file.archive.file,
+            "it holds a model, and no training that could be continued.",
+            "Load it, and learn() on; or name a checkpoint.",
+        )
+
+
+def found_level(file: ModelFile, device: torch.device) -> Resumability:
     """What the file promises, on this machine."""
     promise = file.manifest.get("resume")
     promise = promise if isinstance(promise, Mapping) else {}

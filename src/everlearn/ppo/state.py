@@ -60,6 +60,7 @@ OUTSIDE = {
     "_at_clean_point": "a copy of the other parts",
     "is_stepping": "whether the simulators are at work",
     "_goes_on": "whether learn was called by continue_learning",
+    "_pause_at": "whether learn was called by learn_updates",
     "_waiting": "what a resumed model gives back once it has its callbacks and its logger",
 }
 """Attributes of a model that learning may change and that are in no part, each with the reason."""
