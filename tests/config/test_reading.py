@@ -293,7 +293,7 @@ def test_every_complaint_has_its_line_and_all_come_together_in_the_order_of_the_
         f"{path}, line 9: totl_timesteps: unknown key. Did you mean 'total_timesteps'?",
         f"{path}, line 10: logging: Input should be a mapping of keys to values (found 5).",
         f"{path}, line 11: batch_size: it belongs to the section 'algorithm', and there are sections at the top level "
-        "too. Move it under 'algorithm:', or keep nothing but keys of the algorithm in the file.",
+        "too. Move it under 'algorithm:', or keep nothing but such keys in the file.",
     ]
 
 

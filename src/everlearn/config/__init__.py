@@ -2,6 +2,7 @@
 
 from everlearn.config.document import Document
 from everlearn.config.plugins import import_plugins, require_imported
+from everlearn.config.population_section import HyperparamSection, PopulationConfig
 from everlearn.config.reading import HEADER, as_yaml, assignment, dump, load, load_document
 from everlearn.config.schema import json_schema
 from everlearn.config.sections import (
@@ -20,8 +21,10 @@ __all__ = [
     "CheckpointConfig",
     "Document",
     "EvaluationConfig",
+    "HyperparamSection",
     "LoggingConfig",
     "PolicyConfig",
+    "PopulationConfig",
     "RunConfig",
     "RuntimeConfig",
     "as_yaml",

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from everlearn.config.document import Document, parse, plain_yaml, read
+from everlearn.config.population_section import PopulationConfig
 from everlearn.config.sections import AlgorithmConfig, RunConfig
 from everlearn.core.errors import ConfigError, suggestion
 from everlearn.core.signatures import validated
 
 HEADER = "# A run of everlearn with every setting resolved; `everlearn train` with this file repeats it.\n"
 SECTIONS = tuple(RunConfig.model_fields)
-ALGORITHM_KEYS = tuple(AlgorithmConfig.model_fields)
+LOOSE = {
+    **dict.fromkeys(PopulationConfig.model_fields, "population"),
+    **dict.fromkeys(AlgorithmConfig.model_fields, "algorithm"),
+}
+"""Keys that need no heading, and the section that each belongs to."""
 _SOME_ENVIRONMENT = "none"
 
 
@@ -22,10 +27,10 @@ def load(source: Path | Mapping[str, Any] | None = None, overrides: Mapping[str,
     """A configuration from a file or mapping, with single values replaced.
 
     Args:
-        source: A YAML file or a mapping with the sections of ``RunConfig``, or with the keys of its algorithm section
-            only. None starts from the defaults.
-        overrides: Dotted key to value: ``{"env.id": "CartPole-v1", "gamma": 0.9}``; the keys of the algorithm
-            section need no prefix.
+        source: A YAML file or a mapping with the sections of ``RunConfig``, or with nothing but keys of its sections
+            algorithm and population. None starts from the defaults.
+        overrides: Dotted key to value: ``{"env.id": "CartPole-v1", "gamma": 0.9}``; the keys of the sections
+            algorithm and population need no prefix.
 
     Raises:
         ConfigError: If the file cannot be read, or keys or values are not allowed; it names all of them, by dotted
@@ -100,27 +105,37 @@ def assignment(text: str) -> tuple[str, Any]:
 def _in_sections(document: Document) -> tuple[Document, list[str]]:
     """The document with sections at its top, and complaints about keys that have no place.
 
-    One that holds only algorithm keys is that section; unknown keys are left out, so that the rest can be checked.
+    One without sections has their keys; unknown keys are left out, so that the rest can be checked.
     """
     known, complaints = {}, []
     for key, value in document.values.items():
-        if key in SECTIONS or key in ALGORITHM_KEYS:
+        if key in SECTIONS or key in LOOSE:
             known[key] = value
         else:
             complaints.append(_unknown(str(key)))
-    loose = [key for key in known if key in ALGORITHM_KEYS]
-    cleaned = Document(known, document.name, document.lines)
+    loose = [key for key in known if key in LOOSE and key not in SECTIONS]
     if not loose:
-        return cleaned, complaints
+        return Document(known, document.name, document.lines), complaints
     if len(loose) == len(known):
-        inside = cleaned.inside("algorithm")
-        return Document(inside.values, inside.name, {**document.lines, **inside.lines}), complaints
+        return _under_headings(Document(known, document.name, document.lines)), complaints
     complaints += [
-        f"{key}: it belongs to the section 'algorithm', and there are sections at the top level too. "
-        "Move it under 'algorithm:', or keep nothing but keys of the algorithm in the file."
+        f"{key}: it belongs to the section '{LOOSE[key]}', and there are sections at the top level too. "
+        f"Move it under '{LOOSE[key]}:', or keep nothing but such keys in the file."
         for key in loose
     ]
     return Document({key: known[key] for key in known if key in SECTIONS}, document.name, document.lines), complaints
+
+
+def _under_headings(document: Document) -> Document:
+    """Each key in the section that it belongs to."""
+    values: dict[str, Any] = {}
+    lines = dict(document.lines)
+    for section in dict.fromkeys(LOOSE[key] for key in document.values):
+        own = {key: value for key, value in document.values.items() if LOOSE[key] == section}
+        inside = Document(own, document.name, document.lines).inside(section)
+        values |= inside.values
+        lines |= inside.lines
+    return Document(values, document.name, lines)
 
 
 def _with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -138,17 +153,17 @@ def _with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 
 
 def _full_path(key: str) -> list[str]:
-    """The path of a dotted key, with the algorithm section supplied where it was left out."""
+    """The path of a dotted key, with the section supplied where it was left out."""
     parts = key.split(".")
     if parts[0] in SECTIONS:
         return parts
-    if parts[0] in ALGORITHM_KEYS:
-        return ["algorithm", *parts]
+    if parts[0] in LOOSE:
+        return [LOOSE[parts[0]], *parts]
     raise ConfigError(_unknown(key))
 
 
 def _unknown(key: str) -> str:
-    return f"{key}: unknown key.{suggestion(key.partition('.')[0], SECTIONS + ALGORITHM_KEYS)}"
+    return f"{key}: unknown key.{suggestion(key.partition('.')[0], (*SECTIONS, *LOOSE))}"
 
 
 def _assigned(values: Any, path: list[str], value: Any) -> Any:

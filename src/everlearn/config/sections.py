@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from everlearn.config.population_section import PopulationConfig
 from everlearn.environments.spec import (
     Count,
     EnvConfig,
@@ -220,6 +221,7 @@ class RunConfig(Section):
         checkpoint: How often its state is kept, and which of the files stay.
         logging: What is recorded.
         runtime: Where it is computed.
+        population: Of ``everlearn pbt``: how many agents learn side by side, and what becomes of them.
         plugins: Modules to import before anything is looked up: your own environments, optimizers, value heads and
             wrappers, registered by name.
     """
@@ -232,6 +234,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    population: PopulationConfig | None = None
     plugins: list[ModuleName] = []  # noqa: RUF012 - pydantic copies it
 
     @model_validator(mode="after")

@@ -14,6 +14,9 @@ from everlearn.config import HEADER
 from everlearn.core.errors import ConfigError
 from everlearn.runs.writing import writing
 
+PICTURES = ("lineage", "schedules", "scores")
+"""Of a population."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -75,6 +78,30 @@ class RunDirectory:
         """The picture."""
         return self.path / "learning_curve.png"
 
+    @property
+    def population(self) -> Path:
+        """The journal of a population."""
+        return self.path / "population.sqlite"
+
+    @property
+    def members(self) -> Path:
+        """The directory of the states of a population's members."""
+        return self.path / "members"
+
+    @property
+    def workers_log(self) -> Path:
+        """What the processes of a population have printed."""
+        return self.path / "workers.log"
+
+    @property
+    def generations(self) -> Path:
+        """One JSON object per generation of a population."""
+        return self.path / "generations.jsonl"
+
+    def picture(self, name: str) -> Path:
+        """A picture of a population: ``lineage``, ``schedules`` or ``scores``."""
+        return self.path / f"{name}.png"
+
     def is_run(self) -> bool:
         """Whether a run has left its configuration here."""
         return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
@@ -90,6 +117,13 @@ class RunDirectory:
             self.progress_csv,
             self.episodes,
             self.learning_curve,
+            self.workers_log,
+            self.generations,
+            *map(self.picture, PICTURES),
+            *self.path.glob(f"{self.population.name}*"),
+            *self.members.glob("member-*"),
+            *self.members.glob(f"{DRAFT}*"),
+            *self.tensorboard.glob("*/events.out.tfevents.*"),
             *self.path.glob(f"{self.model.name}.corrupt*"),
             *self.path.glob(f"{DRAFT}*"),
             *self.checkpoints.glob("step-*.zip*"),
@@ -192,7 +226,8 @@ def _clear(directory: RunDirectory, overwrite: bool) -> None:
     for file in directory.owned():
         if file != directory.config:
             file.unlink()
-    for path in (directory.checkpoints, directory.tensorboard):
+    inside = directory.tensorboard.glob("*/")
+    for path in (directory.checkpoints, directory.members, *inside, directory.tensorboard):
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
     directory.config.unlink()  # last: whoever is killed before has left what is a run still

@@ -80,7 +80,7 @@ def train(
     if isinstance(plugins, str):
         raise ArgumentError(f"plugins={plugins!r}: give a list of names of modules: plugins=[{plugins!r}].")
     callbacks = callbacks_of(callback)
-    wanted, document = load_document(_source(config), settings, plugins)
+    wanted, document = load_document(source_of(config), settings, plugins)
     with document.blamed():
         import_plugins(wanted.plugins)
         check_names(wanted)
@@ -101,7 +101,12 @@ _WORTH_COMPILING = 300.0
 """Seconds: a shorter run would spend a good part of its time on compiling, however many steps it asks for."""
 
 
-def _source(config: Configuration) -> Path | Mapping[str, Any] | None:
+def source_of(config: Configuration) -> Path | Mapping[str, Any] | None:
+    """A configuration in whatever form, as ``load_document`` takes it.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
     if isinstance(config, RunConfig):
         return config.model_dump()
     if isinstance(config, str):
