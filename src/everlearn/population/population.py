@@ -12,15 +12,15 @@ import numpy as np
 from numpy.random import Generator
 
 from everlearn.checkpoint.archive import FORMAT
-from everlearn.core.errors import EverlearnError
+from everlearn.core.errors import EverlearnError, StateError
 from everlearn.population import scheduler_statistics as counted
 from everlearn.population.config import PBTConfig
 from everlearn.population.decisions import Decision, decide, hyperparams_after
 from everlearn.population.ledger import Ledger, Taken
 from everlearn.population.lineage import Event
-from everlearn.population.members import MemberId, PopulationMember, Record, ranked
+from everlearn.population.members import MemberId, PopulationMember, Record, ranked, score_of
 from everlearn.population.scheduler_state import event_from, plain_event
-from everlearn.population.segments import Checkpoint, Copy, Result, Task, checkpoint_from
+from everlearn.population.segments import Checkpoint, Copy, Result, Task, copy_from, number_from, plain_number
 
 Verify = Callable[[Checkpoint], str | None]
 """Why a state cannot be taken over; None if it can."""
@@ -45,8 +45,9 @@ class Decided:
     copy: Copy | None
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"event": plain_event(self.event), "copy": None if self.copy is None else asdict(self.copy)}
+        """As strict JSON has it."""
+        event = {**plain_event(self.event), "performance": plain_number(self.event.performance)}
+        return {"event": event, "copy": None if self.copy is None else asdict(self.copy)}
 
 
 @dataclass
@@ -140,23 +141,54 @@ class Population:
         ]
 
     def report(self, results: Sequence[Result]) -> None:
-        """Enter what came of some segments of this generation."""
+        """Enter what came of some segments of this generation; of two results of a segment the first counts.
+
+        Raises:
+            StateError: If one is of another generation, or of no member.
+        """
         for result in results:
-            member, place = self.ledger.member(result.member_id), self.places[result.member_id]
-            standing = self.ledger.standings[result.member_id]
-            self.results[result.member_id] = result
-            self.ledger.report(member, result.performance, result.step)
-            standing.has_state = result.checkpoint is not None
-            place.env_steps += result.env_steps
-            place.seconds += result.seconds
-            if result.checkpoint is not None:
-                standing.saved_step = result.step
-                place.checkpoint, place.copy = result.checkpoint, None
-                member.checkpoint_path = Path(result.checkpoint.name)
-            for what in result.interruptions:
-                self.ledger.note(member, f"A worker was lost, and its segment was trained again: {what}")
-            if result.error is not None:
-                self.ledger.note(member, f"It has failed: {result.error}")
+            if result.generation != self.generation or result.member_id not in self.places:
+                raise StateError(
+                    f"There is no segment of member {result.member_id!r} in generation {self.generation}, but a result "
+                    f"of one in generation {result.generation}. Report what came of the tasks of this generation."
+                )
+            if result.member_id not in self.results:
+                self._enter(result)
+
+    def _enter(self, result: Result) -> None:
+        member, place = self.ledger.member(result.member_id), self.places[result.member_id]
+        standing = self.ledger.standings[result.member_id]
+        self.results[result.member_id] = result
+        self.ledger.report(member, result.performance, result.step)
+        standing.has_state = result.checkpoint is not None
+        place.env_steps += result.env_steps
+        place.seconds += result.seconds
+        if result.checkpoint is not None:
+            standing.saved_step = result.step
+            place.checkpoint, place.copy = result.checkpoint, None
+            member.checkpoint_path = Path(result.checkpoint.name)
+        for what in result.interruptions:
+            self.ledger.note(member, f"A worker was lost, and its segment was trained again: {what}")
+        if result.error is not None:
+            self.ledger.note(member, f"It has failed: {result.error}")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether all members have failed in this generation."""
+        return len(self._failed()) == len(self.members)
+
+    def require_survivor(self) -> None:
+        """Refuse to go on where all members have failed; row 26 of the failure modes.
+
+        Raises:
+            PopulationFailed: With everybody's cause.
+        """
+        if self.has_failed:
+            raise PopulationFailed(self._causes())
+
+    def forget(self) -> None:
+        """Have all segments of this generation trained again; that they have failed stays among the incidents."""
+        self.results = {}
 
     def decide(self, generator: Generator, verify: Verify) -> list[Decided]:
         """What the members do next; nothing changes yet but the generator.
@@ -166,18 +198,14 @@ class Population:
         Args:
             generator: Of the population.
             verify: Says of a state whether it can be taken over.
-
-        Raises:
-            PopulationFailed: If there is nobody to go on with.
         """
-        failed = [member_id for member_id, result in self.results.items() if result.error is not None]
-        if len(failed) == len(self.members):
-            raise PopulationFailed(self._causes())
-        over = (self.generation + 1) * self.config.perturbation_interval
+        failed = self._failed()
+        ready = [
+            each.member_id for each in self.members if each.step >= self.config.burn_in or each.member_id in failed
+        ]
         records = self._records()
-        targets = None if over >= self.config.burn_in else failed
         decisions = [
-            self._with_rescue(each, failed, records) for each in decide(records, self.config, generator, targets)
+            self._with_rescue(each, failed, records) for each in decide(records, self.config, generator, ready)
         ]
         return [self._decided(each, records, verify) for each in decisions]
 
@@ -191,17 +219,26 @@ class Population:
             digest = None if copy is None else copy.checkpoint.policy_digest
             self.ledger.counts[counted.ATTEMPTS] += bool(copy or each.event.passed_over)
             self.ledger.settle(each.event, path, digest, whole and VGS in parts)
+            for source in each.event.passed_over:
+                self.ledger.note(self.ledger.member(each.event.member_id), f"It could not take over {source}")
             place.copy = copy or place.copy
         self.generation += 1
         self.results = {}
 
     def decided_from(self, plain: Mapping[str, Any]) -> Decided:
-        """What ``Decided.plain`` has made plain."""
-        copy = plain["copy"]
-        return Decided(
-            event_from(plain["event"], self.config.space),
-            None if copy is None else Copy(**{**copy, "checkpoint": checkpoint_from(copy["checkpoint"])}),
-        )
+        """What ``Decided.plain`` has made plain.
+
+        Raises:
+            StateError: If its hyper-parameters are none of the space.
+        """
+        state = {**plain["event"], "performance": number_from(plain["event"]["performance"])}
+        event = event_from(state, self.config.space)
+        if any(not each.allowed.contains(state["hyperparams"][each.name]) for each in self.config.space):
+            raise StateError(
+                f"Member {event.member_id!r} went on with {state['hyperparams']}, which is not in the space. Resume "
+                "the population with its own."
+            )
+        return Decided(event, copy_from(plain["copy"]))
 
     def needed(self) -> set[str]:
         """The names of the files that members may have to go back to."""
@@ -214,10 +251,13 @@ class Population:
         return tuple(replace(record, samples=self._samples(record)) for record in records)
 
     def _samples(self, record: Record) -> tuple[float, ...]:
-        """Of its last segment; what is better is higher in them, too."""
+        """The finite scores of its last segment; what is better is higher in them, too."""
         result = self.results.get(record.member_id)
-        samples = () if result is None else result.samples
-        return samples if self.config.metric_mode == "max" else tuple(-each for each in samples)
+        scores = () if result is None else (score_of(each, self.config.metric_mode) for each in result.samples)
+        return tuple(score for score in scores if score is not None)
+
+    def _failed(self) -> list[MemberId]:
+        return [member_id for member_id, result in self.results.items() if result.error is not None]
 
     def _with_rescue(self, decision: Decision, failed: Sequence[MemberId], records: Sequence[Record]) -> Decision:
         if decision.sources or decision.member_id not in failed:
@@ -243,8 +283,8 @@ class Population:
         return Decided(self.ledger.event(member, Taken(None, passed_over=tuple(passed_over)), hyperparams), None)
 
     def _causes(self) -> str:
-        last = {member_id: (result.error or "").splitlines()[-1] for member_id, result in self.results.items()}
-        lines = [f"  member {member_id}: {cause}" for member_id, cause in last.items()]
+        errors = {member_id: result.error or "unknown" for member_id, result in self.results.items()}
+        lines = [f"  member {member_id}: {error.splitlines()[-1]}" for member_id, error in errors.items()]
         return (
             f"All members have failed in generation {self.generation}; their last checkpoints stay. The causes, which "
             "the journal has in full:\n" + "\n".join(lines) + "\nMend the cause, and resume the population."

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from everlearn.core.errors import StateError
 from everlearn.population.members import Hyperparams, MemberId
+
+_LEADING_ELSEWHERE = frozenset("/\\:\0")
+"""Characters that no name of a file has that belongs into a directory."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,19 @@ class Checkpoint:
         sha256: Of all its bytes, in hexadecimal.
         policy_digest: The fingerprint of the policy in it.
         parts: Names of the learned parts in it.
+
+    Raises:
+        StateError: If the name leads out of that directory (row 38 of the failure modes).
     """
 
     name: str
     sha256: str
     policy_digest: str
     parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or _LEADING_ELSEWHERE.intersection(self.name):
+            raise StateError(f"{self.name!r} is no name of a member's file. Restore the journal from a copy.")
 
 
 @dataclass(frozen=True)
@@ -117,21 +128,24 @@ def plain_task(task: Task) -> dict[str, Any]:
 
 def task_from(plain: Mapping[str, Any]) -> Task:
     """The task of ``plain_task``."""
-    copy = plain["copy"]
     return Task(
         **{
             **plain,
+            "hyperparams": {name: _without_lists(value) for name, value in plain["hyperparams"].items()},
             "checkpoint": checkpoint_from(plain["checkpoint"]),
-            "copy": copy and Copy(**{**copy, "checkpoint": checkpoint_from(copy["checkpoint"])}),
+            "copy": copy_from(plain["copy"]),
         }
     )
 
 
 def plain_result(result: Result) -> dict[str, Any]:
     """The result as strict JSON has it, which knows no NaN: such a performance is a text."""
-    records = [{name: _plain_number(value) for name, value in record.items()} for record in result.records]
-    plain = asdict(replace(result, records=()))
-    return {**plain, "performance": _plain_number(result.performance), "records": records}
+    return {
+        **asdict(replace(result, records=(), samples=())),
+        "performance": plain_number(result.performance),
+        "samples": [plain_number(each) for each in result.samples],
+        "records": [{name: plain_number(value) for name, value in record.items()} for record in result.records],
+    }
 
 
 def result_from(plain: Mapping[str, Any]) -> Result:
@@ -139,10 +153,10 @@ def result_from(plain: Mapping[str, Any]) -> Result:
     return Result(
         **{
             **plain,
-            "performance": _number(plain["performance"]),
+            "performance": number_from(plain["performance"]),
             "checkpoint": checkpoint_from(plain["checkpoint"]),
-            "samples": tuple(plain["samples"]),
-            "records": tuple({name: _number(value) for name, value in each.items()} for each in plain["records"]),
+            "samples": tuple(map(number_from, plain["samples"])),
+            "records": tuple({name: number_from(value) for name, value in each.items()} for each in plain["records"]),
             "interruptions": tuple(plain["interruptions"]),
         }
     )
@@ -153,9 +167,23 @@ def checkpoint_from(plain: Mapping[str, Any] | None) -> Checkpoint | None:
     return None if plain is None else Checkpoint(**{**plain, "parts": tuple(plain["parts"])})
 
 
-def _plain_number(value: float | None) -> float | str | None:
+def copy_from(plain: Mapping[str, Any] | None) -> Copy | None:
+    """The copy that ``dataclasses.asdict`` made plain."""
+    return None if plain is None else Copy(**{**plain, "checkpoint": checkpoint_from(plain["checkpoint"])})
+
+
+def plain_number(value: float | None) -> float | str | None:
+    """The number as strict JSON has it, which knows neither NaN nor infinity: these are texts."""
     return value if value is None or math.isfinite(value) else str(float(value))
 
 
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
+def number_from(plain: float | str | None) -> Any:
+    """The number of ``plain_number``."""
+    return float(plain) if isinstance(plain, str) else plain
+
+
+def _without_lists(value: Any) -> Any:
+    """Lists are tuples, as everywhere among the values of hyper-parameters; JSON has lost which they were."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_without_lists, value))
+    return {key: _without_lists(each) for key, each in value.items()} if isinstance(value, Mapping) else value

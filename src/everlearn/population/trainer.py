@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, final
 
 import numpy as np
 
-from everlearn.core.errors import ConfigError
+from everlearn.core.errors import StateError
 from everlearn.population.beginning import drawn_members, given_members
 from everlearn.population.config import PBTConfig
 from everlearn.population.executors import Executor
+from everlearn.population.journal_database import expected_content
+from everlearn.population.journal_rules import require_plain, require_same_rules, rules_of
 from everlearn.population.members import PopulationMember
 from everlearn.population.population import Decided, Population, Verify, first_seeds
 from everlearn.population.scheduler_state import generator_from
@@ -20,6 +23,8 @@ from everlearn.population.segments import Result
 from everlearn.population.store import Generation, Journal, PopulationStore
 
 _log = logging.getLogger(__name__)
+Keep = Callable[[Collection[str]], None]
+"""Told the names of the files that are needed."""
 
 
 class Watcher:
@@ -49,6 +54,8 @@ class PopulationTrainer:
         verify: Says of a state whether it can be taken over.
         seed: Of all that is drawn.
         initial: Hyper-parameters of each member; None draws them.
+        keep: Told the names of all files that members may have to go back to, whenever they have changed; the others
+            may go.
 
     Attributes:
         population: As it stands.
@@ -56,7 +63,8 @@ class PopulationTrainer:
         generator: Of the population.
 
     Raises:
-        ConfigError: If the population in the journal has other rules.
+        ConfigError: If the population in the journal has other rules, or a value cannot be kept in a journal.
+        StateError: If the journal is none of a population.
     """
 
     def __init__(
@@ -67,19 +75,17 @@ class PopulationTrainer:
         verify: Verify,
         seed: int,
         initial: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        keep: Keep = lambda names: None,
     ) -> None:
-        self._store, self._verify = store, verify
+        self._store, self._verify, self._keep = store, verify, keep
         journal = store.read()
         if journal is None:
-            self._begin(config, total_updates, seed, initial)
-            journal = store.read()
-            assert journal is not None
+            require_plain(config.space)
+            journal = Journal(_beginning(config, total_updates, seed, initial))
+            store.begin(journal.about)
+        require_same_rules(config, total_updates, journal.about)
         self.population, self.generator, self.seconds = replayed(config, journal)
-        if self.population.total_updates != total_updates:
-            raise ConfigError(
-                f"{store.path}: its members were to train for {self.population.total_updates} updates, and the "
-                f"configuration says {total_updates}. Resume it with its own."
-            )
 
     def run(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher | None = None) -> bool:
         """Train to the end, or until it is stopped.
@@ -93,63 +99,71 @@ class PopulationTrainer:
             Whether the population has come to its end.
 
         Raises:
-            PopulationFailed: If all members have failed.
+            PopulationFailed: If all members have failed; when it runs again, they try again.
         """
         watcher, start = watcher or Watcher(), time.monotonic() - self.seconds
+        self._retry_failures()
+        self._keep(self.population.needed())
         watcher.began(self.population, self.seconds)
         try:
-            self._retry_failures()
-            while self._train(executor, stopped, watcher):
-                self.seconds = time.monotonic() - start
+            while self._train(executor, stopped, watcher, start):
+                self.population.require_survivor()
                 if self.population.is_over:
+                    self._keep(self.population.needed())
                     return True
                 self._decide(watcher)
             return False
         finally:
             watcher.ended(self.population, self.seconds)
 
-    def _begin(
-        self, config: PBTConfig, total_updates: int, seed: int, initial: Sequence[Mapping[str, Any]] | None
-    ) -> None:
-        generator = np.random.default_rng(seed)
-        members = drawn_members(config, generator) if initial is None else given_members(config, initial)
-        self._store.begin(
-            {
-                "seed": seed,
-                "total_updates": total_updates,
-                "members": [[member.member_id, member.hyperparams] for member in members],
-                "seeds": first_seeds(len(members), generator),
-                "generator": generator.bit_generator.state,
-            }
-        )
-
     def _retry_failures(self) -> None:
         """Where the training before has ended because all had failed, they try again."""
-        population = self.population
-        results = population.results.values()
-        if len(results) == len(population.members) and all(result.error is not None for result in results):
-            self._store.forget_failures(population.generation)
-            population.results.clear()
+        if self.population.has_failed:
+            self._store.forget_failures(self.population.generation)
+            self.population.forget()
 
-    def _train(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher) -> bool:
+    def _train(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher, start: float) -> bool:
         """Have the segments of this generation trained; returns whether all of them are."""
         population = self.population
         for results in executor.run_segments(population.tasks(), stopped):
-            self._store.commit_results(results)
+            self.seconds = time.monotonic() - start
+            self._store.commit_results(results, self.seconds)
             population.report(results)
             watcher.reported(population, results)
         return len(population.results) == len(population.members)
 
     def _decide(self, watcher: Watcher) -> None:
-        population, number = self.population, self.population.generation
-        decided = population.decide(self.generator, self._verify)
+        population, generator = self.population, deepcopy(self.generator)
+        decided = population.decide(generator, self._verify)
         plain = [each.plain() for each in decided]
-        self._store.commit_generation(Generation(number, self.seconds, self.generator.bit_generator.state, plain))
+        self._store.commit_generation(
+            Generation(population.generation, self.seconds, generator.bit_generator.state, plain)
+        )
         population.settle(decided)
+        self.generator = generator
         for each in decided:
             if each.event.source_id is not None:
                 _log.info("%s", each.event)
+        self._keep(population.needed())
         watcher.decided(population, decided, self.seconds)
+
+
+def _beginning(
+    config: PBTConfig, total_updates: int, seed: int, initial: Sequence[Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """What a new population begins with."""
+    generator = np.random.default_rng(seed)
+    members = drawn_members(config, generator) if initial is None else given_members(config, initial)
+    if len(members) == 1:
+        _log.warning("A population of one trains as a single agent: there is nobody to copy.")
+    return {
+        "seed": seed,
+        "total_updates": total_updates,
+        "rules": rules_of(config),
+        "members": [[member.member_id, member.hyperparams] for member in members],
+        "seeds": first_seeds(len(members), generator),
+        "generator": generator.bit_generator.state,
+    }
 
 
 def replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random.Generator, float]:
@@ -160,17 +174,32 @@ def replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random
         journal: All that it has done.
 
     Raises:
-        StateError: If the journal is of other hyper-parameters.
+        StateError: If the journal is of another space, or of no population.
     """
+    with expected_content("The journal"):
+        return _replayed(config, journal)
+
+
+def _replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random.Generator, float]:
     about = journal.about
     members = [
         PopulationMember(member_id, config.space.checked(values, "journal")) for member_id, values in about["members"]
     ]
-    population = Population(config, members, about["seeds"], about["total_updates"])
-    generator, seconds = generator_from(about), 0.0
+    population, generator = Population(config, members, about["seeds"], about["total_updates"]), generator_from(about)
     for generation in journal.generations:
-        population.report(journal.results.get(generation.number, ()))
+        _report(population, journal)
+        if generation.number != population.generation or len(population.results) < len(members):
+            raise StateError(f"The journal lacks a part of generation {population.generation}. Restore it from a copy.")
         population.settle([population.decided_from(each) for each in generation.decisions])
-        generator, seconds = generator_from({"generator": generation.generator}), generation.seconds
+        generator = generator_from({"generator": generation.generator})
+    _report(population, journal)
+    return population, generator, journal.seconds
+
+
+def _report(population: Population, journal: Journal) -> None:
+    """Enter what the journal has of the generation that is being trained."""
+    for failure in journal.failures:
+        if failure.generation == population.generation:
+            population.report([failure])
+            population.forget()
     population.report(journal.results.get(population.generation, ()))
-    return population, generator, seconds
