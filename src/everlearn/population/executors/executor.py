@@ -48,8 +48,8 @@ class Executor(ABC):
     def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
         """Have all tasks done, and hand out what came of them as soon as it is there.
 
-        What is handed out in one piece was trained together: it is entered together or not at all, so that what is trained
-        again after a crash is trained in the same way.
+        What is handed out in one piece was trained together: it is entered together or not at all, so that what is
+        trained again after a crash is trained in the same way.
 
         Args:
             tasks: Segments of different members.

@@ -76,6 +76,8 @@ class Processes(Executor):
 
     def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
         """Side by side, by as many processes as there are."""
+        if self._at_work:  # an earlier call was given up half-way
+            self.close()
         waiting = deque(self._batches(tasks))
         while waiting or self._at_work:
             if stopped():

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any, final
 
 from everlearn.population.executors.executor import MakeRunner
@@ -18,10 +19,6 @@ from everlearn.population.segments import Result, Task, plain_result, plain_task
 
 _PATIENCE = 3.0
 """Seconds that a process gets to end by itself."""
-
-
-class ControllerGone(BaseException):
-    """Whoever wanted the results is no more; nobody needs them."""
 
 
 @final
@@ -87,21 +84,36 @@ def _serve(make_runner: MakeRunner, connection: Connection, log: Path | None) ->
     """What a worker does: train whatever comes until nothing more does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, for the controller, which ends its workers
     _redirect_output(log)
+    Thread(target=_end_with_the_controller, daemon=True).start()
+    runner = make_runner()
+    while True:
+        results = runner.run(
+            _tasks(connection), lambda member_id, updates: _say(connection, "beat", [member_id, updates])
+        )
+        _say(connection, "results", [plain_result(result) for result in results])
+
+
+def _end_with_the_controller() -> None:
+    """End the process where the one that started it is gone, even if whatever is trained hangs."""
+    controller = multiprocessing.parent_process()
+    assert controller is not None
+    controller.join()
+    os._exit(0)
+
+
+def _tasks(connection: Connection) -> list[Task]:
+    """What comes next; where nothing does any more, the process ends, whatever is at work in it."""
     try:
-        runner = make_runner()
-        while True:
-            tasks = [task_from(each) for each in json.loads(connection.recv_bytes())]
-            results = runner.run(tasks, lambda member_id, updates: _say(connection, "beat", [member_id, updates]))
-            _say(connection, "results", [plain_result(result) for result in results])
-    except (EOFError, ControllerGone):
-        os._exit(0)  # whatever is at work still, nobody waits for it
+        return [task_from(each) for each in json.loads(connection.recv_bytes())]
+    except (EOFError, OSError):
+        os._exit(0)
 
 
 def _say(connection: Connection, kind: str, content: Any) -> None:
     try:
         connection.send_bytes(json.dumps([kind, content]).encode())
-    except OSError as error:
-        raise ControllerGone from error
+    except OSError:  # the controller is gone, and nobody needs the results
+        os._exit(0)
 
 
 def _redirect_output(log: Path | None) -> None:
