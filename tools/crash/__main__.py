@@ -2,7 +2,8 @@
 
 Every second kill hits a process that saves in a loop, at a random time; every other one hits a process before one of
 its operations on files, all of them in turn. What was done is kept in ``.cache/crash.json``, and a run that was stopped
-goes on from there as long as the source is the same.
+goes on from there as long as the source is the same. Then the controllers of populations are killed; with ``--only
+populations`` nothing else is, and the other figures stay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from everlearn.checkpoint import files
 from tools.crash import damage
 from tools.crash.kills import Victims
 from tools.crash.points import all_points, kill_at
+from tools.crash.populations import kill_controllers
 from tools.crash.writer import overwrite_in_place_forever
 
 ROOT = Path(__file__).parents[2]
@@ -124,15 +126,31 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="processes to kill")
     parser.add_argument("--flips", type=int, default=10_000, help="bits to turn over")
     parser.add_argument("--control", type=int, default=60, help="kills of processes that overwrite in place")
+    parser.add_argument("--controllers", type=int, help="controllers of populations to kill; default: --kills / 10")
+    parser.add_argument("--only", choices=["populations"], help="kill controllers of populations alone")
     parser.add_argument("--state", type=Path, default=STATE, help="where a run that is stopped goes on")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file to write")
     options = parser.parse_args()
-    result = result_of(options.kills, options.flips, options.control, options.state)
+    result: dict[str, Any] = {}
+    if options.only is None:
+        result = result_of(options.kills, options.flips, options.control, options.state)
+    elif options.results.exists():
+        result = json.loads(options.results.read_text())
+    controllers = options.kills // 10 if options.controllers is None else options.controllers
+    result["populations"] = kill_controllers(controllers)
     files.write_file(options.results, [(json.dumps(result, indent=2) + "\n").encode()])
-    silent = sum(result[kind]["outcomes"].get(damage.SILENT, 0) for kind in ("truncations", "bit_flips"))
-    print(f"{result['kills']} kills, {result['lost']} losses; {silent} damaged files were loaded")
-    print(*result["losses"], sep="\n", end="")
-    return int(result["lost"] > 0 or silent > 0)
+    return verdict(result)
+
+
+def verdict(result: dict[str, Any]) -> int:
+    """Say what came out; 1 where something was lost."""
+    kinds = [result[kind]["outcomes"] for kind in ("truncations", "bit_flips") if kind in result]
+    silent = sum(outcomes.get(damage.SILENT, 0) for outcomes in kinds)
+    parts = [part for part in (result, result["populations"]) if "kills" in part]
+    kills, losses = sum(part["kills"] for part in parts), [loss for part in parts for loss in part["losses"]]
+    print(f"{kills} kills, {len(losses)} losses; {silent} damaged files were loaded")
+    print(*losses, sep="\n", end="")
+    return int(bool(losses) or silent > 0)
 
 
 if __name__ == "__main__":
