@@ -18,17 +18,20 @@ PUBLIC_NAMES = [
     "AdaptiveUPGD",
     "DistributionalPPO",
     "FeatureSpec",
-    "MarketEnv",
     "HyperparamConfig",
+    "MarketEnv",
     "PBTConfig",
     "PBTScheduler",
     "PopulationMember",
+    "PopulationRun",
     "Run",
     "SignalPredictor",
     "VarianceGradientScaler",
     "__version__",
     "resume",
+    "resume_population",
     "train",
+    "train_population",
 ]
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from everlearn.optim.adaptive_upgd import AdaptiveUPGD
     from everlearn.optim.upgd import UPGD
     from everlearn.optim.upgdw import UPGDW
+    from everlearn.pbt.run import PopulationRun
+    from everlearn.pbt.training import resume_population, train_population
     from everlearn.population.config import PBTConfig
     from everlearn.population.members import PopulationMember
     from everlearn.population.scheduler import PBTScheduler
@@ -38,12 +40,15 @@ __all__ = [
     "PBTConfig",
     "PBTScheduler",
     "PopulationMember",
+    "PopulationRun",
     "Run",
     "SignalPredictor",
     "VarianceGradientScaler",
     "__version__",
     "resume",
+    "resume_population",
     "train",
+    "train_population",
 ]
 
 _HOMES = {
@@ -55,10 +60,13 @@ _HOMES = {
     "PBTConfig": "everlearn.population.config",
     "PBTScheduler": "everlearn.population.scheduler",
     "PopulationMember": "everlearn.population.members",
+    "PopulationRun": "everlearn.pbt.run",
     "Run": "everlearn.runs.run",
     "SignalPredictor": "everlearn.signals",
     "resume": "everlearn.runs.resuming",
+    "resume_population": "everlearn.pbt.training",
     "train": "everlearn.runs.running",
+    "train_population": "everlearn.pbt.training",
     "UPGD": "everlearn.optim.upgd",
     "AdaptiveUPGD": "everlearn.optim.adaptive_upgd",
     "UPGDW": "everlearn.optim.upgdw",

@@ -91,3 +91,16 @@ class RunLock:
             return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
         except (OSError, CheckpointError, KeyError, TypeError):
             return "another process"
+
+
+def is_written(directory: Path) -> bool:
+    """Whether somebody is in: a lock that is free is taken for a moment, and what is not there is not made."""
+    if not (directory / LOCK).is_file():
+        return False
+    lock = FileLock(directory / LOCK, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False

@@ -11,6 +11,7 @@ from everlearn.cli import (
     evaluating,
     exporting,
     inspecting,
+    populating,
     resuming,
     signalling,
     training,
@@ -33,6 +34,7 @@ app.command()(backtesting.backtest)
 app.command()(inspecting.inspect)
 app.command()(converting.convert)
 app.command()(exporting.export)
+app.add_typer(populating.app, name="pbt")
 app.add_typer(configuring.app, name="config")
 
 

@@ -59,6 +59,7 @@ class PopulationConfig(Section):
         hyperparams: What is learned, by name: an argument of the algorithm, or an option of a part with a dot
             (``optimizer.sigma``, ``vgs.alpha``). None: learning_rate, ent_coef and clip_range.
         hyperparam_mutations: Further ones, as Ray Tune has them.
+        initial: Hyper-parameters of each member at the beginning; None draws them.
         exploit_method: Who copies whom: truncation, binary_tournament, k_tournament, t_test, threshold, none.
         explore_method: How hyper-parameters of copies change: perturb, resample, both, reset, pb2.
         truncation_ratio: Share of the bottom that copies, and of the top that is copied.
@@ -83,6 +84,7 @@ class PopulationConfig(Section):
     perturbation_interval: Count = 5
     hyperparams: dict[str, HyperparamSection] | None = None
     hyperparam_mutations: dict[str, Any] | None = None
+    initial: list[dict[str, Any]] | None = None
     exploit_method: Spec = "truncation"
     explore_method: Spec = "both"
     truncation_ratio: Annotated[float, Field(gt=0, le=0.5)] = 0.2

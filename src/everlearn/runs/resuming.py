@@ -104,6 +104,11 @@ def resume(
             stack.enter_context(RunLock(directory.path))
             sweep(directory.path)
         config = load(directory.config)
+        if config.population is not None:
+            raise ConfigError(
+                f"{directory.path}: this is a population. Go on with it by everlearn pbt --resume {directory.path} "
+                "(resume_population in Python)."
+            )
         require_imported(config.plugins, str(directory.path))
         point = _latest(directory, config)
         if point.step >= config.total_timesteps and not extend and directory.summary.is_file():

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from everlearn.config import RunConfig, dump, import_plugins, load_document
-from everlearn.core.errors import ArgumentError, Noted
+from everlearn.core.errors import ArgumentError, ConfigError, Noted
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.rng import kept_generators
 from everlearn.core.threads import threads
@@ -82,6 +82,7 @@ def train(
     callbacks = callbacks_of(callback)
     wanted, document = load_document(source_of(config), settings, plugins)
     with document.blamed():
+        require_single(wanted)
         import_plugins(wanted.plugins)
         check_names(wanted)
     with ExitStack() as stack:
@@ -99,6 +100,19 @@ def train(
 
 _WORTH_COMPILING = 300.0
 """Seconds: a shorter run would spend a good part of its time on compiling, however many steps it asks for."""
+
+
+def require_single(config: RunConfig) -> None:
+    """Refuse the configuration of a population where one agent is to be trained.
+
+    Raises:
+        ConfigError: Saying how a population is trained.
+    """
+    if config.population is not None:
+        raise ConfigError(
+            "population: this makes a population, which everlearn pbt trains (train_population in Python). Use that, "
+            "or leave the section out."
+        )
 
 
 def source_of(config: Configuration) -> Path | Mapping[str, Any] | None:
