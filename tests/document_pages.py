@@ -31,6 +31,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 NOT_RUN = ("git", "make", "pip", "tensorboard", ".venv/bin/pip")
 MOMENT = ["--steps", "64", "--set", "n_steps=16", "--set", "batch_size=16", "--set", "env.n_envs=2", "-q"]
 NO_EPISODES = ["--set", "logging.baseline_episodes=0", "--set", "logging.evaluation_episodes=0"]
+TWO_MEMBERS = ["population_size=2", "perturbation_interval=1", "vgs_warmup_steps=9"]
+FEW_MEMBERS = [*MOMENT, "--executor", "inline", *(word for each in TWO_MEMBERS for word in ("--set", each))]
 ONE_FOLD = ["--folds", "1", "--seeds", "2", *MOMENT[2:], "--set", "total_timesteps=64"]
 STAND_IN = "Pendulum-v1"  # for configurations that leave the environment to the command line
 _BLOCK = re.compile(r"^```(python|yaml|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -116,8 +118,9 @@ def _check_configuration(block: Block) -> None:
     path = Path(block.file or "block.yaml")
     path.write_text(block.text, encoding="utf-8")
     if re.search(r"^env:", block.text, re.MULTILINE):
-        load(path)
-        _everlearn(["train", str(path), "--out", f"runs/line-{block.line}", *MOMENT, *NO_EPISODES])
+        is_population = load(path).population is not None
+        command, short = ("pbt", FEW_MEMBERS) if is_population else ("train", [*MOMENT, *NO_EPISODES])
+        _everlearn([command, str(path), "--out", f"runs/line-{block.line}", *short])
     else:
         load(path, {"env.id": STAND_IN})
 
@@ -127,8 +130,11 @@ def _command(words: list[str]) -> None:
     if program in NOT_RUN:
         return
     if program == "everlearn":
-        short = {"train": [*MOMENT, *NO_EPISODES], "evaluate": ["--episodes", "1"], "backtest": ONE_FOLD}
-        _everlearn([*arguments, *short.get(arguments[0], [])])
+        single = [*MOMENT, *NO_EPISODES]
+        short = {"train": single, "evaluate": ["--episodes", "1"], "backtest": ONE_FOLD, "pbt": FEW_MEMBERS}
+        short |= {"pbt status": [], "pbt replay": single[2:]}
+        name = " ".join(arguments[:2])
+        _everlearn([*arguments, *short.get(name, short.get(arguments[0], []))])
     elif program == "python":
         runpy.run_path(arguments[0], run_name="__main__")
     elif program == "pytest":
