@@ -1,5 +1,7 @@
 """Executors: the same population whoever trains it, and workers that are killed, hang or cannot begin."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from everlearn.population.executors import Executor, Inline, Processes
+from everlearn.population.segments import Task
 from everlearn.population.trainer import PopulationTrainer
 from everlearn.testing.populations import ExecutorConformance, ToyRunner, history, toy_rules, toy_trainer
 
@@ -58,3 +61,21 @@ def test_row_22_a_member_whose_workers_die_again_and_again_is_replaced(tmp_path:
     assert events[5].source_id is not None
     (failure,) = (each.what for each in found.population.ledger.incidents if "It has failed" in each.what)
     assert "was ended by SIGKILL" in failure
+
+
+def test_what_was_given_up_half_way_is_nobodys_result_later(tmp_path: Path) -> None:
+    tasks = [Task(member, 0, 0, 1, member, {"rate": 0.1}) for member in range(3)]
+    with closing(Processes(partial(ToyRunner, tmp_path, misfortunes={"1:0": "hang"}), 2, timeout=3.0)) as executor:
+        given_up = executor.run_segments(tasks[:2], lambda: False)
+        assert [result.member_id for result in next(given_up)] == [0]
+        results = [result.member_id for batch in executor.run_segments(tasks[2:], lambda: False) for result in batch]
+        assert results == [2]
+
+
+def test_a_worker_begins_quickly() -> None:
+    """Without torch, where what it trains needs none."""
+    program = (
+        "import sys, everlearn.population.trainer, everlearn.population.executors.worker, everlearn.testing.toy_runner;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'pytest')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -123,7 +123,9 @@ def trained_by(population: Population, member) -> list:
 
 @settings(max_examples=40)
 @given(RULES, st.integers(1, 9), st.integers(0, 2**32))
-def test_row_29_the_journal_comes_to_the_same_population_at_every_generation(rules, updates: int, seed: int) -> None:
+def test_row_29_row_30_the_journal_comes_to_the_same_population_at_every_generation(
+    rules, updates: int, seed: int
+) -> None:
     """B30: values keep their types and ranges there; and what the lineage says of a state is what it was trained by."""
     config = PBTConfig(**rules)
     with TemporaryDirectory() as folder:

@@ -9,9 +9,10 @@ import pytest
 from everlearn import HyperparamConfig, PBTConfig, PopulationMember
 from everlearn.core.errors import StateError
 from everlearn.population.lineage import ancestry
-from everlearn.population.population import Population, first_seeds
+from everlearn.population.population import Population
 from everlearn.population.scheduler_statistics import statistics_of
 from everlearn.population.segments import Checkpoint, Result, Task
+from everlearn.population.trainer import first_seeds
 
 
 def new(size: int = 4, **rules: Any) -> Population:
@@ -148,6 +149,7 @@ def test_the_t_test_compares_the_episodes_of_the_last_segment(
 def test_the_rescued_take_the_best_whatever_the_rule_says() -> None:
     population = new(exploit_method="none")
     report_failing(population, {1})
+    assert [standing.has_state for standing in population.ledger.standings.values()] == [True, False, True, True]
     decided = decide(population)
     assert [each.event.source_id for each in decided.values()] == [None, 3, None, None]
     assert population.places[1].copy.source_id == 3

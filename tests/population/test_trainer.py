@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_row_26_where_all_fail_their_causes_are_told_files_stay_and_all_try_agai
         for member in range(3):
             assert f"  member {member}: ValueError: a misfortune\n" in str(caught.value)
         trainer = toy_trainer(directory, toy_rules(3), 6)
+        assert not trainer.population.is_over
         assert files(directory) >= trainer.population.needed()
         assert len(files(directory)) >= (3 if generation else 0)
         failed = [incident for incident in trainer.population.ledger.incidents if "It has failed" in incident.what]
@@ -315,6 +317,17 @@ def test_row_14_what_cannot_be_entered_is_done_again_and_comes_to_the_same(
     assert history(trainer) == expected
 
 
+def test_a_result_of_no_segment_does_not_get_into_the_journal(tmp_path: Path) -> None:
+    class Confused(ToyRunner):
+        def run(self, tasks, beat):
+            return [replace(result, generation=1) for result in super().run(tasks, beat)]
+
+    with pytest.raises(StateError, match="There is no segment of member 0 in generation 0"):
+        toy_trainer(tmp_path, toy_rules(2)).run(Inline(lambda: Confused(tmp_path)), lambda: False)
+    trainer = toy_trainer(tmp_path, toy_rules(2))
+    assert trainer._store.read().results == {}
+
+
 def test_a_population_does_not_go_on_by_other_rules(tmp_path: Path) -> None:
     run(tmp_path, toy_rules(2))
     for rules, updates, name in (
@@ -339,6 +352,7 @@ def test_values_that_no_journal_keeps_are_refused_before_anything_begins(tmp_pat
         ("DELETE FROM segments WHERE generation = 0", "lacks a part of generation 0"),
         ("DELETE FROM generations WHERE generation = 0", "lacks a part of generation 0"),
         ("DELETE FROM about WHERE name = 'members'", "KeyError.*members"),
+        ("DELETE FROM about WHERE name = 'rules'", "KeyError.*rules"),
     ],
 )
 def test_a_journal_that_lacks_something_is_refused(tmp_path: Path, statement: str, message: str) -> None:
@@ -348,9 +362,25 @@ def test_a_journal_that_lacks_something_is_refused(tmp_path: Path, statement: st
         toy_trainer(tmp_path, toy_rules(2), 6)
 
 
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [([[0, {"rate": 0.1}]], "1 members, population_size=2"), ([[0, {"rate": 0.1}]] * 2, "Two members have the id 0")],
+)
+def test_row_23_a_journal_with_a_member_twice_is_refused(tmp_path: Path, members, message: str) -> None:
+    trainer = run(tmp_path, toy_rules(2))
+    journal = trainer._store.read()
+    with pytest.raises(ConfigError, match=message):
+        replayed(toy_rules(2), replace(journal, about={**journal.about, "members": members}))
+
+
 def test_a_journal_of_another_space_is_refused(tmp_path: Path) -> None:
     trainer = run(tmp_path, toy_rules(2))
     journal = trainer._store.read()
-    for each in (HyperparamConfig("rate", 0.5, 0.6), HyperparamConfig("gamma", 0.5, 0.6)):
-        with pytest.raises(EverlearnError, match="rate"):
-            replayed(toy_rules(2, hyperparams=[each]), journal)
+    narrow = toy_rules(2, hyperparams=[HyperparamConfig("rate", 0.5, 0.6)])
+    with pytest.raises(ConfigError, match=r"member 0: rate=.* is outside of its range"):
+        replayed(narrow, journal)
+    began = {**journal.about, "members": [[number, {"rate": 0.55}] for number in range(2)]}
+    with pytest.raises(StateError, match=r"went on with .* which is not in the space"):
+        replayed(narrow, replace(journal, about=began))
+    with pytest.raises(ConfigError, match="'rate' is no hyper-parameter here"):
+        replayed(toy_rules(2, hyperparams=[HyperparamConfig("gamma", 0.5, 0.6)]), journal)

@@ -153,6 +153,8 @@ class JournalDatabase:
         """Inside, what the database refuses becomes an error that names the file."""
         try:
             yield
+        except sqlite3.ProgrammingError:  # it is closed, or another thread's: a mistake of the caller's
+            raise
         except sqlite3.OperationalError as error:
             raise EverlearnError(
                 f"{self._path}: the journal cannot be used ({error}). See to free space and to the permissions of its "

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 from numpy.random import Generator
 
 from everlearn.checkpoint.archive import FORMAT
@@ -25,7 +24,6 @@ from everlearn.population.segments import Checkpoint, Copy, Result, Task, copy_f
 Verify = Callable[[Checkpoint], str | None]
 """Why a state cannot be taken over; None if it can."""
 VGS = "vgs_state"
-_FIRST_SEEDS = 2**31
 
 
 class PopulationFailed(EverlearnError):  # noqa: N818 - the family's names are the words for what happened
@@ -108,8 +106,9 @@ class Population:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last generation has been trained."""
-        return self.generation == self.generations - 1 and len(self.results) == len(self.members)
+        """Whether the last generation has been trained, and not all have failed in it."""
+        is_last = self.generation == self.generations - 1
+        return is_last and len(self.results) == len(self.members) and not self.has_failed
 
     @property
     def env_steps(self) -> int:
@@ -140,11 +139,11 @@ class Population:
             if member.member_id not in self.results
         ]
 
-    def report(self, results: Sequence[Result]) -> None:
-        """Enter what came of some segments of this generation; of two results of a segment the first counts.
+    def require_expected(self, results: Sequence[Result]) -> None:
+        """Refuse what did not come of a segment of this generation.
 
         Raises:
-            StateError: If one is of another generation, or of no member.
+            StateError: Naming member and generation.
         """
         for result in results:
             if result.generation != self.generation or result.member_id not in self.places:
@@ -152,6 +151,15 @@ class Population:
                     f"There is no segment of member {result.member_id!r} in generation {self.generation}, but a result "
                     f"of one in generation {result.generation}. Report what came of the tasks of this generation."
                 )
+
+    def report(self, results: Sequence[Result]) -> None:
+        """Enter what came of some segments of this generation; of two results of a segment the first counts.
+
+        Raises:
+            StateError: If one is of another generation, or of no member.
+        """
+        self.require_expected(results)
+        for result in results:
             if result.member_id not in self.results:
                 self._enter(result)
 
@@ -289,8 +297,3 @@ class Population:
             f"All members have failed in generation {self.generation}; their last checkpoints stay. The causes, which "
             "the journal has in full:\n" + "\n".join(lines) + "\nMend the cause, and resume the population."
         )
-
-
-def first_seeds(count: int, generator: Generator) -> list[int]:
-    """A seed for every member, no two alike."""
-    return [int(each) for each in np.unique(generator.integers(_FIRST_SEEDS, size=4 * count))[:count]]

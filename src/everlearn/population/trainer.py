@@ -17,7 +17,7 @@ from everlearn.population.executors import Executor
 from everlearn.population.journal_database import expected_content
 from everlearn.population.journal_rules import require_plain, require_same_rules, rules_of
 from everlearn.population.members import PopulationMember
-from everlearn.population.population import Decided, Population, Verify, first_seeds
+from everlearn.population.population import Decided, Population, Verify
 from everlearn.population.scheduler_state import generator_from
 from everlearn.population.segments import Result
 from everlearn.population.store import Generation, Journal, PopulationStore
@@ -25,6 +25,7 @@ from everlearn.population.store import Generation, Journal, PopulationStore
 _log = logging.getLogger(__name__)
 Keep = Callable[[Collection[str]], None]
 """Told the names of the files that are needed."""
+_FIRST_SEEDS = 2**31
 
 
 class Watcher:
@@ -84,7 +85,8 @@ class PopulationTrainer:
             require_plain(config.space)
             journal = Journal(_beginning(config, total_updates, seed, initial))
             store.begin(journal.about)
-        require_same_rules(config, total_updates, journal.about)
+        with expected_content(store.path):
+            require_same_rules(config, total_updates, journal.about)
         self.population, self.generator, self.seconds = replayed(config, journal)
 
     def run(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher | None = None) -> bool:
@@ -126,6 +128,7 @@ class PopulationTrainer:
         """Have the segments of this generation trained; returns whether all of them are."""
         population = self.population
         for results in executor.run_segments(population.tasks(), stopped):
+            population.require_expected(results)
             self.seconds = time.monotonic() - start
             self._store.commit_results(results, self.seconds)
             population.report(results)
@@ -166,6 +169,11 @@ def _beginning(
     }
 
 
+def first_seeds(count: int, generator: np.random.Generator) -> list[int]:
+    """A seed for every member, no two alike."""
+    return [int(each) for each in np.unique(generator.integers(_FIRST_SEEDS, size=4 * count))[:count]]
+
+
 def replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random.Generator, float]:
     """The population of a journal, its generator, and how many seconds it has been trained.
 
@@ -182,9 +190,7 @@ def replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random
 
 def _replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random.Generator, float]:
     about = journal.about
-    members = [
-        PopulationMember(member_id, config.space.checked(values, "journal")) for member_id, values in about["members"]
-    ]
+    members = given_members(config, [PopulationMember(member_id, values) for member_id, values in about["members"]])
     population, generator = Population(config, members, about["seeds"], about["total_updates"]), generator_from(about)
     for generation in journal.generations:
         _report(population, journal)
