@@ -12,7 +12,7 @@ import pytest
 
 from everlearn import HyperparamConfig, PBTConfig
 from everlearn.core.errors import ConfigError, EverlearnError, StateError
-from everlearn.population.executors import Inline
+from everlearn.population.executors import Executor, Inline
 from everlearn.population.lineage import Event
 from everlearn.population.population import PopulationFailed
 from everlearn.population.store import FILE
@@ -384,3 +384,12 @@ def test_a_journal_of_another_space_is_refused(tmp_path: Path) -> None:
         replayed(narrow, replace(journal, about=began))
     with pytest.raises(ConfigError, match="'rate' is no hyper-parameter here"):
         replayed(toy_rules(2, hyperparams=[HyperparamConfig("gamma", 0.5, 0.6)]), journal)
+
+
+def test_an_executor_that_leaves_out_segments_is_found_out(tmp_path: Path) -> None:
+    class Forgetful(Executor):
+        def run_segments(self, tasks, stopped):
+            yield from Inline(partial(ToyRunner, tmp_path)).run_segments(tasks[1:], stopped)
+
+    with pytest.raises(StateError, match="Forgetful has left out the segments of 0"):
+        toy_trainer(tmp_path, toy_rules()).run(Forgetful(), lambda: False)

@@ -19,7 +19,7 @@ from everlearn.population.population import VGS, Decided, Population
 from everlearn.population.segments import Copy, Result
 from everlearn.population.store import Journal, PopulationStore
 from everlearn.population.trainer import Watcher
-from everlearn.report.population_rows import best_of, finite, finite_scores, hyperparams_before, is_finished
+from everlearn.report.population_rows import finite, finite_scores, hyperparams_before, is_finished
 
 DISAGREEMENT = "critics/disagreement"
 LINES, MEMBERS, TENSORBOARD = "generations.jsonl", "members", "tb"
@@ -133,7 +133,7 @@ class PopulationLogs(Watcher):
         numbers = counted.statistics_of(population.ledger)
         for name in _OF_OTHER_LOOPS:
             numbers.pop(name, None)
-        results, scores, best = self._results.values(), finite_scores(population), best_of(population)
+        results, scores, best = self._results.values(), finite_scores(population), population.best()
         numbers |= {
             "pbt/generation": self._next + 1,
             "pbt/failures": sum(each.error is not None for each in results),
@@ -197,7 +197,7 @@ def _member_records(population: Population, result: Result) -> list[tuple[int, d
 
 def _told_of(population: Population, decided: Sequence[Decided], results: Mapping[MemberId, Result]) -> dict[str, Any]:
     """Of a generation, what is no number."""
-    best, scores = best_of(population), finite_scores(population)
+    best, scores = population.best(), finite_scores(population)
     disagreements = {member_id: _last(result, DISAGREEMENT) for member_id, result in results.items()}
     return {
         "exploits": sum(each.event.source_id is not None for each in decided),

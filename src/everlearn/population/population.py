@@ -117,8 +117,13 @@ class Population:
 
     def best(self) -> PopulationMember | None:
         """Who has the best score and a state; None if nobody has."""
-        candidates = [each for each in ranked(self._records()) if each.can_be_source]
-        return self.ledger.member(candidates[0].member_id) if candidates else None
+        standings, mode = self.ledger.standings, self.config.metric_mode
+        scored = [
+            (score, member)
+            for member in self.members
+            if (score := score_of(member.performance, mode)) is not None and standings[member.member_id].has_state
+        ]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def tasks(self) -> list[Task]:
         """The segments of this generation that nothing has come of yet."""

@@ -126,14 +126,26 @@ class PopulationTrainer:
 
     def _train(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher, start: float) -> bool:
         """Have the segments of this generation trained; returns whether all of them are."""
-        population = self.population
-        for results in executor.run_segments(population.tasks(), stopped):
+        population, is_stopped = self.population, False
+
+        def halted() -> bool:
+            nonlocal is_stopped
+            is_stopped = is_stopped or stopped()
+            return is_stopped
+
+        for results in executor.run_segments(population.tasks(), halted):
             population.require_expected(results)
             self.seconds = time.monotonic() - start
             self._store.commit_results(results, self.seconds)
             population.report(results)
             watcher.reported(population, results)
-        return len(population.results) == len(population.members)
+        left = [str(task.member_id) for task in population.tasks()]
+        if left and not is_stopped:
+            raise StateError(
+                f"{type(executor).__name__} has left out the segments of {', '.join(left)}. An executor has to hand out a "
+                "result for every task."
+            )
+        return not left
 
     def _decide(self, watcher: Watcher) -> None:
         population, generator = self.population, deepcopy(self.generator)
@@ -144,9 +156,6 @@ class PopulationTrainer:
         )
         population.settle(decided)
         self.generator = generator
-        for each in decided:
-            if each.event.source_id is not None:
-                _log.info("%s", each.event)
         self._keep(population.needed())
         watcher.decided(population, decided, self.seconds)
 

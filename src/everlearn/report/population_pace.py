@@ -9,7 +9,6 @@ from typing import final
 
 from everlearn.population.members import MemberId
 from everlearn.population.population import Population
-from everlearn.report.population_rows import best_of
 from everlearn.report.wording import duration, number
 
 
@@ -82,7 +81,7 @@ class Tally:
         size, interval = len(population.members), population.config.perturbation_interval
         over = population.generation * interval
         segment = min(interval, population.total_updates - over)
-        best = best_of(population)
+        best = population.best()
         return cls(
             population.generation,
             population.generations,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from everlearn.population.domains import is_number
 from everlearn.population.lineage import Event
-from everlearn.population.members import Hyperparams, MemberId, MetricMode, PopulationMember, score_of
+from everlearn.population.members import Hyperparams, MemberId, MetricMode, PopulationMember
 from everlearn.population.population import Population
 from everlearn.report.wording import number
 
@@ -66,19 +66,8 @@ class MemberRow:
 
 def member_rows(population: Population) -> tuple[MemberRow, ...]:
     """All members, in their order."""
-    best = best_of(population)
+    best = population.best()
     return tuple(_row(population, member, member is best) for member in population.members)
-
-
-def best_of(population: Population) -> PopulationMember | None:
-    """``population.best()``, without the observations that rules need and that take long to find in a long history."""
-    standings, mode = population.ledger.standings, population.config.metric_mode
-    scored = [
-        (score, member)
-        for member in population.members
-        if (score := score_of(member.performance, mode)) is not None and standings[member.member_id].has_state
-    ]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def is_finished(population: Population) -> bool:

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from everlearn.population.lineage import ancestry, schedule
 from everlearn.population.members import Hyperparams, MemberId, PopulationMember, Report
 from everlearn.population.population import Population
-from everlearn.report.population_rows import best_of, finite
+from everlearn.report.population_rows import finite
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def timeline_of(population: Population) -> Timeline:
         for event in events
         if event.source_id is not None
     ]
-    end, best = max(last, default=0), best_of(population)
+    end, best = max(last, default=0), population.best()
     winner = None if best is None else best.member_id
     return Timeline(_ids(population), end, spans, exploits, winner, _descent(population, when, winner, end))
 
