@@ -391,5 +391,5 @@ def test_an_executor_that_leaves_out_segments_is_found_out(tmp_path: Path) -> No
         def run_segments(self, tasks, stopped):
             yield from Inline(partial(ToyRunner, tmp_path)).run_segments(tasks[1:], stopped)
 
-    with pytest.raises(StateError, match="Forgetful has left out the segments of 0"):
+    with pytest.raises(StateError, match="Forgetful left out the segments of 0"):
         toy_trainer(tmp_path, toy_rules()).run(Forgetful(), lambda: False)

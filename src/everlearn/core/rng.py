@@ -69,3 +69,18 @@ def kept_generators() -> Iterator[None]:
         yield
     finally:
         generators.load_state_dict(before)
+
+
+def seeded_generators(seed: int) -> dict[str, Any]:
+    """The state that the global generators have when they are seeded; those of now stay as they are.
+
+    Args:
+        seed: 63 bits, as from ``private_seed``.
+    """
+    with kept_generators():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        return GlobalGenerators().state_dict()

@@ -86,10 +86,10 @@ class FunctionalTorchOptimizer(FunctionalOptimizer):
                 params[name].copy_(before[name] + factor.to(before[name].dtype) * (params[name] - before[name]))
 
     def count_(self, state: Tensors, hyper: Hyper, dtype: torch.dtype) -> dict[str, Scalar]:
-        """``1 - beta^step``, as torch corrects its averages."""
+        """``1 - beta^step``, as torch corrects averages; by ``exp``, which no compiler repeats for every element."""
         if not self.direction.averages:
             return {}
         state["step"].add_(1)
         step = state["step"].double()
         decays = zip(self.direction.averages, self.direction.decays(hyper), strict=True)
-        return {name: (1 - torch.as_tensor(decay) ** step).to(dtype) for name, decay in decays}
+        return {name: (1 - torch.exp(step * torch.as_tensor(decay).log())).to(dtype) for name, decay in decays}

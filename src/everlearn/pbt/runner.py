@@ -16,7 +16,7 @@ from everlearn.population.executors import Beat, SegmentRunner
 from everlearn.population.executors.executor import failure
 from everlearn.population.members import MemberId
 from everlearn.population.segments import Result, Task
-from everlearn.ppo.together import Together
+from everlearn.ppo.training_together import Together
 
 
 @final

@@ -142,7 +142,7 @@ class PopulationTrainer:
         left = [str(task.member_id) for task in population.tasks()]
         if left and not is_stopped:
             raise StateError(
-                f"{type(executor).__name__} has left out the segments of {', '.join(left)}. An executor has to hand out a "
+                f"{type(executor).__name__} left out the segments of {', '.join(left)}. An executor has to hand out a "
                 "result for every task."
             )
         return not left

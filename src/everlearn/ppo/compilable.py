@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from everlearn.core.errors import EverlearnError
 from everlearn.gradients.placement import Placement
+from everlearn.ppo.evaluator import Evaluator
 
 TOLERANCE = 1e-3
 """How far a graph's first update may be off the eager one, relative to the largest movement in each tensor."""
@@ -49,6 +50,15 @@ def require_no_hooks(optimizer: torch.optim.Optimizer, policy: nn.Module) -> Non
 
 _DRAWING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def described(evaluator: Evaluator) -> Hashable:
+    """How a forward pass is built: equal for policies that a trace cannot tell apart by what they say of themselves."""
+    ensemble, policy = evaluator.ensemble, evaluator.policy
+    modules = tuple((name, type(each), each.training, each.extra_repr()) for name, each in policy.named_modules())
+    spaces = repr(policy.observation_space), repr(policy.action_space)
+    parts = tuple((type(part), repr(vars(part))) for part in (ensemble.head, ensemble.reduction))
+    return modules, spaces, parts, ensemble.value_clipping
 
 
 def is_far(found: Tensor, expected: Tensor) -> bool:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from everlearn.ppo.loss import Coefficients
 from everlearn.ppo.rollout import Rollout
 from everlearn.ppo.update import EagerRunner, Outcome
 
+T = TypeVar("T")
 CompileChoice = Literal["auto"] | bool
 Updates = Callable[[Iterable[Tensor]], Generator[tuple[Row, Outcome]]]
 WORTH_COMPILING = 40_000
@@ -45,6 +46,15 @@ class UpdateCompiler:
         self.compiled: bool | None = None
         self.reason: str | None = None
 
+    def decides(self, earlier: bool | None, updates: float) -> bool:
+        """What "auto" comes to: once and for all for a training.
+
+        Args:
+            earlier: What it has come to before; None at the beginning.
+            updates: Of the whole training.
+        """
+        return pays("auto", updates) and not self.is_short if earlier is None else earlier
+
     def updates(
         self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients, wanted: bool
     ) -> Updates:
@@ -58,16 +68,12 @@ class UpdateCompiler:
             wanted: Whether they should be compiled.
         """
         if wanted and not self._has_failed:
-            try:
-                compiled = self._compiled(eager, rollout, batch_size, coefficients)
-            except (NotCompiled, ArgumentError) as error:  # which may be otherwise at the next rollout
-                self._refuse(error)
-            except Exception as error:  # whatever tracer and compiler raise: the eager update does the same
-                self._has_failed = True
-                self._refuse(error)
-            else:
+            runner = attempted(lambda: self._compiled(eager, rollout, batch_size, coefficients))
+            if isinstance(runner, CompiledRunner):
                 self.compiled, self.reason = True, None
-                return compiled.updates
+                return runner.updates
+            self._has_failed = not isinstance(runner, NotCompiled | ArgumentError)  # which may go away
+            self._refuse(runner)
         elif not self._has_failed:
             self.reason = "compiling would not be paid back, or was not asked for"
         self.compiled = False
@@ -76,10 +82,8 @@ class UpdateCompiler:
     def _compiled(
         self, eager: EagerRunner, rollout: Rollout, batch_size: int, coefficients: Coefficients
     ) -> CompiledRunner:
-        keep_compiled_code_private()
         start = time.monotonic()
-        with kept_generators():  # a layer that draws would draw in the comparison
-            runner = CompiledRunner(eager, rollout, batch_size, coefficients, self._graphs)
+        runner = CompiledRunner(eager, rollout, batch_size, coefficients, self._graphs)
         if runner.is_new:
             _log.info("The update has been compiled in %.1f seconds.", time.monotonic() - start)
         return runner
@@ -93,6 +97,20 @@ class UpdateCompiler:
                 f"The update cannot be compiled and stays eager, which is slower: {self.reason}", stacklevel=2
             )
             _log.debug("The update cannot be compiled", exc_info=error)
+
+
+def attempted(make: Callable[[], T]) -> T | Exception:
+    """What is made of compiled code, or why it cannot be; no global generator is advanced.
+
+    Args:
+        make: Makes it, and compares it with what it stands for, where a layer that draws would draw.
+    """
+    try:
+        keep_compiled_code_private()
+        with kept_generators():
+            return make()
+    except Exception as error:  # whatever tracer and compiler raise: the eager update does the same
+        return error
 
 
 def require_choice(choice: object) -> None:

@@ -165,10 +165,9 @@ class RolloutLearner(RolloutCollector):
         """Whether what equals the plain code to rounding may take its place; "auto" decides once for a training."""
         if self.compile != "auto":
             return pays(self.compile, 0)
-        if self._compiles is None:
-            rollout = self.n_steps * self.n_envs
-            updates = self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
-            self._compiles = pays("auto", updates) and not self.update_compiler.is_short
+        rollout = self.n_steps * self.n_envs
+        updates = self._total_timesteps / rollout * self.n_epochs * math.ceil(rollout / self.batch_size)
+        self._compiles = self.update_compiler.decides(self._compiles, updates)
         return self._compiles
 
     def _fast_actor(self) -> Actor | None:
