@@ -47,7 +47,7 @@ check: $(STAMP) ## format, lint, types, import contracts, and the wheel in a cle
 		assert "wheel-check" in everlearn.__file__, everlearn.__file__; \
 		print("The wheel holds", *(getattr(everlearn, name) for name in everlearn.__all__))'
 
-bench: $(STAMP) ## measure speed beside SB3, SBX and torch (half an hour)
+bench: $(STAMP) ## measure speed beside SB3, SBX, Ray Tune and torch (45 minutes)
 	$(PY) -m benchmarks
 
 docs: $(STAMP) ## build the site: docs/_build/html/index.html

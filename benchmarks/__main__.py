@@ -18,6 +18,7 @@ from benchmarks import (
     machine,
     model_file,
     optimizer_step,
+    population,
     signals,
     startup,
     throughput,
@@ -39,6 +40,7 @@ class Benchmark(StrEnum):
     GROWTH = "growth"
     STARTUP = "startup"
     SIGNALS = "signals"
+    POPULATION = "population"
     LEARNING = "learning"
     COMPILED_LEARNING = "compiled-learning"
 
@@ -82,10 +84,10 @@ def main(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of learning.")] = 3,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time in learning.")] = 2,
 ) -> None:
-    """Measure everlearn beside its peers; without names all but the two of learning, which takes half an hour.
+    """Measure everlearn beside its peers; without names all but the two of learning, which takes 45 minutes.
 
-    Leave the machine alone meanwhile. The first run of throughput makes virtual environments for the peers, under
-    .cache/peers; it needs a package index for that. Learning takes an hour or more.
+    Leave the machine alone meanwhile. The first runs of throughput and of population make virtual environments for the
+    peers, under .cache/peers; they need a package index for that. Learning takes an hour or more.
     """
     torch.set_num_threads(threads)
     directory = out or (SHORT_RESULTS if short else RESULTS)
@@ -113,6 +115,7 @@ def _run(name: Benchmark, options: Options, announce: Announce) -> Report:
         Benchmark.GROWTH: growth,
         Benchmark.STARTUP: startup,
         Benchmark.SIGNALS: signals,
+        Benchmark.POPULATION: population,
     }[name]
     settings = module.SHORT if options.short else module.Settings()
     chosen = {"threads": options.threads, "repetitions": options.repetitions}

@@ -29,6 +29,13 @@ def interleave(
     for name, measure in contestants.items():
         announce(f"warm-up of {name}")
         measure()
+    return in_turns(contestants, repetitions, announce)
+
+
+def in_turns(
+    contestants: Mapping[str, Callable[[], Sample]], repetitions: int, announce: Announce
+) -> dict[str, list[Sample]]:
+    """``interleave`` without a warm-up, for contestants that each time warm up themselves."""
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for repetition in range(1, repetitions + 1):
         announce(f"repetition {repetition} of {repetitions}")

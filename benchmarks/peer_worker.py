@@ -17,7 +17,7 @@ from benchmarks.contestants import Contestant, build, parameters
 from benchmarks.limits import limits
 from benchmarks.profiling import COLLECT, METHODS, PHASES, UPDATE, stopwatch_on
 
-_PACKAGES = ("everlearn", "stable_baselines3", "sbx-rl", "jax", "torch", "gymnasium", "mujoco", "numpy")
+_PACKAGES = ("everlearn", "stable_baselines3", "sbx-rl", "jax", "ray", "torch", "gymnasium", "mujoco", "numpy")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from benchmarks.measure import Announce
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / ".cache" / "peers"
 CONSTRAINTS = ROOT / "constraints.txt"
+RAY = "Ray Tune"
 _STAMP = "requirements.txt"
 
 
@@ -45,6 +46,7 @@ _JAX = ("sbx-rl==0.28.0", "jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "opta
 PEERS = {
     SB3: Peer("stable-baselines3", (("torch",), ("stable-baselines3", "gymnasium[mujoco]"))),
     SBX: Peer("sbx", (("torch",), (*_JAX, "gymnasium[mujoco]"))),
+    RAY: Peer("ray-tune", (("torch",), ("ray[tune]==2.60.0", "stable-baselines3", "gymnasium[mujoco]"))),
 }
 
 
