@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from everlearn import __version__
 from everlearn.checkpoint.files import write_file
 from everlearn.core.errors import ArgumentError, StateError
 from everlearn.core.finite import require_finite_state
@@ -185,7 +185,7 @@ def _policy(model: PPO, quantiles: Sequence[float] | None) -> Subject:
 
 
 def _named(model: PPO, kind: str, model_id: str) -> dict[str, Any]:
-    return {"everlearn": __version__, "kind": kind, "model_id": model_id, "action_space": str(model.action_space)}
+    return {"everlearn": version("everlearn"), "kind": kind, "model_id": model_id, "action_space": str(model.action_space)}
 
 
 def _runner(content: bytes, out: Path) -> Callable[[Arrays], Arrays]:
