@@ -185,7 +185,8 @@ def _policy(model: PPO, quantiles: Sequence[float] | None) -> Subject:
 
 
 def _named(model: PPO, kind: str, model_id: str) -> dict[str, Any]:
-    return {"everlearn": version("everlearn"), "kind": kind, "model_id": model_id, "action_space": str(model.action_space)}
+    about = {"everlearn": version("everlearn"), "kind": kind, "model_id": model_id}
+    return about | {"action_space": str(model.action_space)}
 
 
 def _runner(content: bytes, out: Path) -> Callable[[Arrays], Arrays]:
