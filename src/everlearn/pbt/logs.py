@@ -14,8 +14,9 @@ from typing import Any, final
 
 from everlearn.pbt.log_files import AppendedFile, EventFile, json_line
 from everlearn.population import scheduler_statistics as counted
+from everlearn.population.decided import Decided, decided_from
 from everlearn.population.members import MemberId, PopulationMember, file_part
-from everlearn.population.population import VGS, Decided, Population
+from everlearn.population.population import VGS, Population
 from everlearn.population.segments import Copy, Result
 from everlearn.population.store import Journal, PopulationStore
 from everlearn.population.trainer import Watcher
@@ -91,7 +92,7 @@ class PopulationLogs(Watcher):
         past = Population(config, members, seeds, population.total_updates)
         for generation in journal.generations:
             self._go_on(past, journal, generation.seconds)
-            decided = [past.decided_from(each) for each in generation.decisions]
+            decided = [decided_from(each, past.config.space) for each in generation.decisions]
             past.settle(decided)
             self._finish(past, decided, generation.seconds)
         self._go_on(past, journal, seconds)

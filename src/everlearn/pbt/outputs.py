@@ -8,8 +8,9 @@ from typing import final
 from everlearn.checkpoint.files import open_file, write_file
 from everlearn.config import RunConfig
 from everlearn.pbt.logs import PopulationLogs
+from everlearn.population.decided import Decided
 from everlearn.population.members import MemberId
-from everlearn.population.population import Decided, Population
+from everlearn.population.population import Population
 from everlearn.population.segments import Checkpoint, Result
 from everlearn.population.store import PopulationStore
 from everlearn.population.trainer import Watcher

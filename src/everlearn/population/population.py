@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from numpy.random import Generator
 
@@ -14,12 +14,11 @@ from everlearn.checkpoint.archive import FORMAT
 from everlearn.core.errors import EverlearnError, StateError
 from everlearn.population import scheduler_statistics as counted
 from everlearn.population.config import PBTConfig
+from everlearn.population.decided import Decided
 from everlearn.population.decisions import Decision, decide, hyperparams_after
 from everlearn.population.ledger import Ledger, Taken
-from everlearn.population.lineage import Event
 from everlearn.population.members import MemberId, PopulationMember, Record, ranked, score_of
-from everlearn.population.scheduler_state import event_from, plain_event
-from everlearn.population.segments import Checkpoint, Copy, Result, Task, copy_from, number_from, plain_number
+from everlearn.population.segments import Checkpoint, Copy, Result, Task
 
 Verify = Callable[[Checkpoint], str | None]
 """Why a state cannot be taken over; None if it can."""
@@ -28,24 +27,6 @@ VGS = "vgs_state"
 
 class PopulationFailed(EverlearnError):  # noqa: N818 - the family's names are the words for what happened
     """Every member has failed: there is nobody to go on with."""
-
-
-@dataclass(frozen=True)
-class Decided:
-    """What was decided about a member, and what it takes over for that.
-
-    Args:
-        event: For the lineage.
-        copy: Whose state it takes over; None if it goes on with its own.
-    """
-
-    event: Event
-    copy: Copy | None
-
-    def plain(self) -> dict[str, Any]:
-        """As strict JSON has it."""
-        event = {**plain_event(self.event), "performance": plain_number(self.event.performance)}
-        return {"event": event, "copy": None if self.copy is None else asdict(self.copy)}
 
 
 @dataclass
@@ -237,21 +218,6 @@ class Population:
             place.copy = copy or place.copy
         self.generation += 1
         self.results = {}
-
-    def decided_from(self, plain: Mapping[str, Any]) -> Decided:
-        """What ``Decided.plain`` has made plain.
-
-        Raises:
-            StateError: If its hyper-parameters are none of the space.
-        """
-        state = {**plain["event"], "performance": number_from(plain["event"]["performance"])}
-        event = event_from(state, self.config.space)
-        if any(not each.allowed.contains(state["hyperparams"][each.name]) for each in self.config.space):
-            raise StateError(
-                f"Member {event.member_id!r} went on with {state['hyperparams']}, which is not in the space. Resume "
-                "the population with its own."
-            )
-        return Decided(event, copy_from(plain["copy"]))
 
     def needed(self) -> set[str]:
         """The names of the files that members may have to go back to."""

@@ -13,11 +13,12 @@ import numpy as np
 from everlearn.core.errors import StateError
 from everlearn.population.beginning import drawn_members, given_members
 from everlearn.population.config import PBTConfig
+from everlearn.population.decided import Decided, decided_from
 from everlearn.population.executors import Executor
 from everlearn.population.journal_database import expected_content
 from everlearn.population.journal_rules import require_plain, require_same_rules, rules_of
 from everlearn.population.members import PopulationMember
-from everlearn.population.population import Decided, Population, Verify
+from everlearn.population.population import Population, Verify
 from everlearn.population.scheduler_state import generator_from
 from everlearn.population.segments import Result
 from everlearn.population.store import Generation, Journal, PopulationStore
@@ -205,7 +206,7 @@ def _replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.rando
         _report(population, journal)
         if generation.number != population.generation or len(population.results) < len(members):
             raise StateError(f"The journal lacks a part of generation {population.generation}. Restore it from a copy.")
-        population.settle([population.decided_from(each) for each in generation.decisions])
+        population.settle([decided_from(each, config.space) for each in generation.decisions])
         generator = generator_from({"generator": generation.generator})
     _report(population, journal)
     return population, generator, journal.seconds

@@ -13,8 +13,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from everlearn.population.decided import Decided
 from everlearn.population.members import MemberId
-from everlearn.population.population import Decided, Population
+from everlearn.population.population import Population
 from everlearn.population.segments import Result
 from everlearn.population.trainer import Watcher
 from everlearn.report.population_output import diverted
