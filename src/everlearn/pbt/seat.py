@@ -94,7 +94,7 @@ class Seat:
         )
 
     def _renew(self) -> None:
-        """Other environments, after a segment that has failed: who knows what became of them."""
+        """Other environments: what was learned of them, or has become of them in a segment that failed, is not known."""
         with suppress(Exception):  # what has failed may fail to close
             self._venv.close()
         self._venv = training_environment(self._config.env, self._config.algorithm.gamma)
@@ -118,6 +118,7 @@ class Seat:
 
     def _begin(self, seed: int) -> None:
         """Become a new agent, without losing what was compiled for the one that sits here."""
+        self._renew()
         new = build_agent(self._config.model_copy(update={"seed": seed}), self._venv)
         self.agent.restore(io.BytesIO(b"".join(pack(*new.file_contents(tuple(Role))))))
         self.agent.seed = seed
@@ -201,7 +202,6 @@ class Segment(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self.logger.dump(self.num_timesteps)
         self._finish(self)
 
 

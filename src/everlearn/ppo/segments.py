@@ -33,7 +33,8 @@ class SegmentedLearner(ResumableLearner):
     ) -> Self:
         """Do so many training updates of a training of ``total_timesteps``, and pause between two iterations.
 
-        The next call goes on, as if there had been no pause: schedules run over the whole training.
+        The next call goes on, as if there had been no pause: schedules run over the whole training. What the last of
+        these updates has logged is dumped before the pause, and not by the next rollout.
 
         Args:
             updates: Training updates, a rollout and its epochs each.
@@ -50,6 +51,11 @@ class SegmentedLearner(ResumableLearner):
             return self.learn(total_timesteps, callback, log_interval)
         finally:
             self._pause_at = None
+
+    def _clean_point(self) -> None:
+        if self._pause_at is not None and self._iteration == self._pause_at:
+            self.logger.dump(self.num_timesteps)
+        super()._clean_point()
 
     def restore(self, path: Place, *, sha256: str | None = None, limits: Limits = LIMITS) -> Resumability:
         """Become what a checkpoint holds, which a model built alike has written; ``learn_updates`` goes on from there.
