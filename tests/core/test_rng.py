@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from everlearn.core.rng import GlobalGenerators, private_generator, private_seed
+from everlearn.core.rng import (
+    GlobalGenerators,
+    kept_generators,
+    private_generator,
+    private_seed,
+    seeded_generators,
+)
 
 
 def draw_from_all() -> list[float]:
@@ -84,3 +90,15 @@ def test_cuda_generators_go_on_from_the_snapshot_of_a_machine_with_more_devices(
     states = [*snapshot["cuda"], snapshot["cuda"][0]]
     GlobalGenerators().load_state_dict({**snapshot, "cuda": states})
     assert torch.equal(torch.randn(4, device="cuda"), expected)
+
+
+@pytest.mark.usefixtures("untouched_generators")
+def test_what_seeded_generators_are_is_known_without_seeding_them() -> None:
+    seed = 2**62 + 3
+    with kept_generators():
+        GlobalGenerators().load_state_dict(seeded_generators(seed))
+        found = draw_from_all()
+        random.seed(seed)
+        np.random.seed(3)
+        torch.manual_seed(seed)
+        assert found == draw_from_all()

@@ -94,7 +94,7 @@ class Seat:
         )
 
     def _renew(self) -> None:
-        """Other environments: what was learned of them, or has become of them in a segment that failed, is not known."""
+        """Other environments: for a member that begins, and after a segment that failed, who knows in what state."""
         with suppress(Exception):  # what has failed may fail to close
             self._venv.close()
         self._venv = training_environment(self._config.env, self._config.algorithm.gamma)

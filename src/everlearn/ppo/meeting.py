@@ -61,7 +61,8 @@ class Meeting:
             return
         if new := stack.unknown(epochs):
             self._refusals |= _differences(stack, new)
-        stack.update({member: epoch for member, epoch in epochs.items() if member not in self._refusals})
+        if agreed := {member: epoch for member, epoch in epochs.items() if member not in self._refusals}:
+            stack.update(agreed)
 
     def _common_kind(self) -> Hashable:
         """The kind that most members have; None where no two do. One that is not known yet may be like the others."""

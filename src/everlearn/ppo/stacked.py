@@ -66,12 +66,17 @@ class Stack:
         size: Number of rows.
         batch_size: Samples of a minibatch.
 
+    Attributes:
+        reads_at_once: Whether what came of an update is read before the next one, so that nothing is drawn for a member
+            that has had enough. On an accelerator nothing is read before all are done.
+
     Raises:
         Exception: Whatever tracing and compiling raise, of any kind.
     """
 
     def __init__(self, example: UpdateTensors, size: int, batch_size: int) -> None:
         self._size, self._batch_size, self._device = size, batch_size, example.device
+        self.reads_at_once = example.device.type == "cpu"
         with example.optimizer.kept_noise():
             noise = example.optimizer.draw_noise()
         self._live, self._noise = [self._rows_of(each) for each in example.live], self._rows_of(noise)
@@ -115,8 +120,6 @@ class Stack:
     def update(self, epochs: Mapping[int, Epoch]) -> None:
         """Do an epoch of each of some members, minibatch by minibatch.
 
-        On an accelerator nothing is read before all are done.
-
         Args:
             epochs: By number of the member.
         """
@@ -128,10 +131,9 @@ class Stack:
             for at, epoch in going_on.items():
                 if step < len(epoch.batches):
                     self._draw_noise(at, epoch)
-            flags[:, 1] &= wanted[step]
-            values, flags, factors = self._call(*self._live, indices, self._noise, flags)
+            values, flags, factors = self._call(*self._live, indices, self._noise, flags & wanted[step])
             unread.append((values, flags, factors))
-            if self._device.type == "cpu" or step == len(rows) - 1:
+            if self.reads_at_once or step == len(rows) - 1:
                 for at in self._handed_out(going_on, unread):
                     del going_on[at]
                     wanted[:, at] = False
@@ -151,10 +153,10 @@ class Stack:
         return torch.tensor([[False, member in active] for member in range(self._size)], device=self._device)
 
     def _minibatches(self, epochs: Mapping[int, Epoch]) -> tuple[Tensor, Tensor]:
-        """The rows of each update, (updates, members, batch_size), and which are wanted, (updates, members)."""
+        """The rows of each update, (updates, members, batch_size), and which are wanted, (updates, members, 1)."""
         longest = max(len(epoch.batches) for epoch in epochs.values())
         rows = torch.zeros(longest, self._size, self._batch_size, dtype=torch.long, device=self._device)
-        wanted = torch.zeros(longest, self._size, dtype=torch.bool, device=self._device)
+        wanted = torch.zeros(longest, self._size, 1, dtype=torch.bool, device=self._device)
         for at, epoch in epochs.items():
             rows[: len(epoch.batches), at] = torch.stack(epoch.batches)
             wanted[: len(epoch.batches), at] = True

@@ -139,7 +139,7 @@ class _MemberCompiler(UpdateCompiler):
         tensors = attempted(lambda: UpdateTensors(eager, rollout, coefficients)) if wanted else None
         if isinstance(tensors, UpdateTensors):
             return _RolloutUpdates(self, tensors, min(batch_size, len(rollout)), alone)
-        return partial(self.alone, alone())
+        return partial(self.alone, alone(), ("alone", self._member))
 
     def done_together(self, tensors: UpdateTensors, kind: Hashable, batches: list[Tensor]) -> Epoch | None:
         """Have an epoch done with those of the others, which have their turns meanwhile; None if that cannot be."""
@@ -155,16 +155,17 @@ class _MemberCompiler(UpdateCompiler):
         self._tell(problem)
         return None
 
-    def alone(self, updates: Updates, batches: Iterable[Tensor]) -> Generator[tuple[Row, Outcome]]:
+    def alone(self, updates: Updates, kind: Hashable, batches: Iterable[Tensor]) -> Generator[tuple[Row, Outcome]]:
         """An epoch by itself, after the others have had their turns."""
-        self._meeting.wish(self._member, ("alone", self._member), None)
+        self._meeting.wish(self._member, kind, None)
         self._turns.pass_on()
         yield from updates(batches)
 
     def _tell(self, problem: str) -> None:
-        """Say why this member's updates are done apart, once."""
-        if problem not in self._told:
-            self._told.add(problem)
+        """Say why this member's updates are done apart, once for each kind of reason."""
+        kind = ":".join(problem.split(":")[:2])  # without what differs just now
+        if kind not in self._told:
+            self._told.add(kind)
             warnings.warn(
                 f"The updates of member {self._member} are not done with the others', which is slower: {problem}",
                 stacklevel=2,
@@ -191,7 +192,7 @@ class _RolloutUpdates:
     def __call__(self, batches: Iterable[Tensor]) -> Generator[tuple[Row, Outcome]]:
         """An epoch; a last minibatch of another size is done eagerly."""
         if self._alone is not None:
-            yield from self._compiler.alone(self._alone, batches)
+            yield from self._compiler.alone(self._alone, self._kind, batches)
             return
         batches = list(batches)
         whole = [*takewhile(lambda rows: len(rows) == self._batch_size, batches)]

@@ -141,7 +141,9 @@ class UpdateTensors:
         the next one is active) and the scaler's factors.
         """
         names: list[str] = []
-        optimizer = self._policy.optimizer
+        optimizer, some = self._policy.optimizer, self._rollout.samples.rows(slice(1))
+        with torch.no_grad():  # a policy keeps its last distribution, which could not be copied with its gradients
+            self._eager.evaluator(some.observations, some.actions)
         shadow = deepcopy(self._policy, {id(optimizer): None})  # a trace leaves dead tensors in what it goes through
         step = FunctionalStep(Evaluator(shadow), self.optimizer, self._scaler, self._coefficients.normalize_advantage)
         spec, numbers_spec = self._spec, self._numbers_spec
