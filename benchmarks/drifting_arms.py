@@ -1,4 +1,4 @@
-"""Training on the drifting target: a population that copies, populations that do not, and one agent that is told when."""
+"""Training on the drifting target: populations that copy or do not, and one agent that is told when."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Settings:
     members: int = 8
     phases: int = 4
     updates: int = 100
-    interval: int = 5
-    executor: str = "auto"
+    interval: int = 4
+    executor: str = "processes"
     workers: int = 2
     compile: bool = True
 
@@ -82,7 +82,7 @@ class Settings:
 
 
 SHORT = replace(
-    Settings(), seeds=2, members=4, phases=2, updates=4, interval=2, executor="inline", workers=1, compile=False
+    Settings(), seeds=2, members=2, phases=2, updates=1, interval=1, executor="inline", workers=1, compile=False
 )
 
 

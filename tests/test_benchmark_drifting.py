@@ -191,7 +191,7 @@ def test_the_study_leaves_figures_a_picture_and_a_page(tmp_path):
         "Median learning rate in the last quarter of each phase",
     ]
     fixed = next(each for each in content["data"] if each["arm"] == FIXED)
-    assert [member["learning_rates"] for member in fixed["members"]] == [[0.001], [0.2]]
+    assert [member["first_learning_rate"] for member in fixed["members"]] == [0.001, 0.2]
     assert all(len(member["phases"]) == SHORT.phases for member in fixed["members"])
     assert (tmp_path / "population-learning.png").read_bytes().startswith(b"\x89PNG")
     assert "| PBT, median member |" in (tmp_path / "README.md").read_text(encoding="utf-8")
