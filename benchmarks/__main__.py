@@ -19,6 +19,7 @@ from benchmarks import (
     model_file,
     optimizer_step,
     population,
+    population_learning,
     signals,
     startup,
     throughput,
@@ -43,9 +44,10 @@ class Benchmark(StrEnum):
     POPULATION = "population"
     LEARNING = "learning"
     COMPILED_LEARNING = "compiled-learning"
+    POPULATION_LEARNING = "population-learning"
 
 
-LEARNING = (Benchmark.LEARNING, Benchmark.COMPILED_LEARNING)
+LEARNING = (Benchmark.LEARNING, Benchmark.COMPILED_LEARNING, Benchmark.POPULATION_LEARNING)
 """Those that take long."""
 
 
@@ -84,7 +86,7 @@ def main(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of learning.")] = 3,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time in learning.")] = 2,
 ) -> None:
-    """Measure everlearn beside its peers; without names all but the two of learning, which takes 45 minutes.
+    """Measure everlearn beside its peers; without names all but the three of learning, which takes 45 minutes.
 
     Leave the machine alone meanwhile. The first runs of throughput and of population make virtual environments for the
     peers, under .cache/peers; they need a package index for that. Learning takes an hour or more.
@@ -116,6 +118,7 @@ def _run(name: Benchmark, options: Options, announce: Announce) -> Report:
         Benchmark.STARTUP: startup,
         Benchmark.SIGNALS: signals,
         Benchmark.POPULATION: population,
+        Benchmark.POPULATION_LEARNING: population_learning,
     }[name]
     settings = module.SHORT if options.short else module.Settings()
     chosen = {"threads": options.threads, "repetitions": options.repetitions}
