@@ -66,7 +66,7 @@ def alone_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("alone_uncompiled", "untouched_generators")
-@pytest.mark.parametrize("members", [plain, everything])
+@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
 def test_each_learns_what_it_learns_alone_by_one_graph_for_all_runs(members: Any) -> None:
     """Twice the same to the bit, with other numbers by the same graph, also in a training that is continued."""
     compilations = graphs.compilations
@@ -172,7 +172,7 @@ def spoil_a_return(model: PPO) -> None:
     model.rollout_buffer.returns[-1] = np.nan
 
 
-@pytest.mark.parametrize("members", [plain, everything])
+@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
 def test_an_update_that_is_not_finite_is_skipped_by_its_member_alone(members: Any, uncompiled: list[int]) -> None:
     common = {"normalize_returns": False} if members is everything else {}
     found = members(**common)
@@ -392,7 +392,7 @@ def test_a_checkpoint_of_a_member_is_continued(uncompiled: list[int], tmp_path: 
         assert_same(alone, model)
 
 
-@pytest.mark.parametrize("members", [plain, everything])
+@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
 def test_copied_restored_and_loaded_members_need_no_other_graph(
     members: Any, uncompiled: list[int], tmp_path: Path
 ) -> None:
