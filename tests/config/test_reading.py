@@ -427,7 +427,8 @@ def test_the_conservative_configuration_scales_less_and_later() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_is_a_valid_configuration(path: Path) -> None:
     config = load(path) if "env:" in path.read_text() else load(path, {"env.id": "CartPole-v1"})
-    assert config.algorithm.name == "DistributionalPPO"
+    assert config.algorithm.name == ("PPO" if path.stem == "pbt_halfcheetah" else "DistributionalPPO")
+    assert (config.population is not None) == (path.stem in ("population", "pbt_halfcheetah", "market_pbt"))
 
 
 def test_checkpoints_have_these_defaults() -> None:

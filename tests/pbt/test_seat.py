@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from everlearn import DistributionalPPO as PPO_OF
 from everlearn.config import RunConfig, load
 from everlearn.environments.build import training_environment
 from everlearn.pbt.runner import AgentRunner, StackedRunner
-from everlearn.pbt.seat import Seat
+from everlearn.pbt.seat import Seat, Segment
 from everlearn.population.members import MemberId
 from everlearn.population.segments import Copy, Result, Task
 from everlearn.ppo.hyperparameters import HYPERPARAMETERS
@@ -147,3 +148,41 @@ def test_stacked_members_come_to_what_they_come_to_alone(tmp_path: Path) -> None
     tasks = [task(number, 0, hyperparams={"gamma": 0.9 + number / 100}) for number in range(3)]
     expected = [plain(each) for each in AgentRunner(config, tmp_path).run(tasks, no_beat)]
     assert [plain(each) for each in StackedRunner(config, tmp_path).run(tasks, no_beat)] == expected
+
+
+def test_row_2_a_member_whose_own_state_is_lost_begins_anew_with_what_it_takes_over(tmp_path: Path) -> None:
+    runner = AgentRunner(configured(), tmp_path)
+    source, target = runner.run([task(0, 0), task(1, 0)], no_beat)
+    path = tmp_path / target.checkpoint.name
+    path.write_bytes(path.read_bytes()[:-9])
+    copy = Copy(0, source.checkpoint, "everything", "copy", 4)
+    rescued, lost = AgentRunner(configured(), tmp_path).run(
+        [task(1, 1, target, copy=copy), task(1, 1, target)], no_beat
+    )
+    assert rescued.error is None
+    assert "Its own state cannot be read" in rescued.interruptions[0]
+    assert lost.error is not None
+
+
+def test_files_carry_the_seed_of_their_own_member(tmp_path: Path) -> None:
+    runner = AgentRunner(configured(), tmp_path)
+    first = runner.run([task(0, 0), task(1, 0)], no_beat)
+    again = runner.run([task(0, 1, first[0]), task(1, 1, first[1])], no_beat)
+    seeds = [PPO_OF.load(tmp_path / each.checkpoint.name).seed for each in (*first, *again)]
+    assert seeds == [100, 101, 100, 101]
+
+
+def test_a_score_without_new_episodes_is_that_of_the_policy(tmp_path: Path) -> None:
+    seat = Seat(configured(env__id="CartPole-v1", kl_penalty=None), tmp_path)
+    source = seat.train(task(0, 0), no_beat)
+    assert source.performance is not None
+    slow = Seat(configured(), tmp_path)
+    assert slow.train(task(2, 0), no_beat).performance is None  # Pendulum's episodes last for 200 steps
+
+
+def test_an_evaluation_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Segment, "_PAUSE", 0.0)
+    seen: list[int] = []
+    config = configured(population__score="evaluation", evaluation__episodes=1)
+    Seat(config, tmp_path).train(task(0, 0), lambda member_id, updates: seen.append(updates))
+    assert len(seen) >= 2 * 32 + 200

@@ -1,6 +1,7 @@
 """A population from a configuration to its best member: what it leaves, how it goes on, what it refuses."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -109,13 +110,63 @@ def test_a_schedule_is_replayed_by_one_agent(trained: PopulationRun, tmp_path: P
     population = trained.population()
     best = population.best()
     assert rates[-1] == pytest.approx(best.hyperparams["learning_rate"])
+    again = train(run.directory.config, tmp_path / "again")
+    assert again.progress()["train/learning_rate"] == rates
     with pytest.raises(ConfigError, match="no member 9"):
         replay(trained.path, tmp_path / "other", member=9)
+    for setting in ({"learning_rate": 0.5}, {"n_steps": 64}, {"env.n_envs": 1}, {"total_timesteps": 64}):
+        with pytest.raises(ConfigError, match="Leave it out"):
+            replay(trained.path, tmp_path / "other", settings=setting)
+
+
+def test_a_replay_that_was_interrupted_goes_on_along_its_schedule(trained: PopulationRun, tmp_path: Path) -> None:
+    expected = replay(trained.path, tmp_path / "whole").progress()
+    settings = {"checkpoint.every": 64}
+    run = replay(trained.path, tmp_path / "cut", settings=settings)
+    for checkpoint in sorted(run.directory.checkpoints.glob("step-*.zip"))[2:]:
+        checkpoint.unlink()
+    run.directory.summary.unlink()
+    resumed = resume(run.path)
+    for name in ("train/learning_rate", "train/clip_range", "train/loss"):
+        assert resumed.progress()[name] == pytest.approx(expected[name], nan_ok=True), name
+
+
+def test_row_2_a_best_member_whose_state_is_lost_leaves_the_model_that_is_there(tmp_path: Path) -> None:
+    run = small_population(tmp_path / "run")
+    population = run.population()
+    path = run.directory.members / population.places[population.best().member_id].checkpoint.name
+    whole = run.directory.model.read_bytes()
+    for damaged in (path.read_bytes()[:-7], None):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        resume_population(run.path)
+        assert run.directory.model.read_bytes() == whole
+
+
+def test_a_population_goes_on_by_its_own_settings_alone(tmp_path: Path) -> None:
+    run = train_population(None, tmp_path / "run", settings=SETTINGS, time_limit=1e-3)
+    text = run.directory.config.read_text()
+    run.directory.config.write_text(text.replace("n_epochs: 2", "n_epochs: 3"))
+    with pytest.raises(ConfigError, match=r"begun with algorithm.n_epochs: 2, and the configuration says 3"):
+        resume_population(run.path)
+    run.directory.config.write_text(text.replace("restarts: 2", "restarts: 5"))
+    assert resume_population(run.path).summary().is_over
+
+
+def test_one_that_was_killed_before_its_journal_begins_when_it_is_resumed(
+    trained: PopulationRun, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained.directory.config, tmp_path / "run" / "config.yaml")
+    assert history_of(resume_population(tmp_path / "run")) == history_of(trained)
+
+
+def test_without_any_score_somebody_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    small_population(tmp_path / "run", env__id="Pendulum-v1", total_timesteps=3 * 128)
+    assert "No member has a score" in caplog.text
 
 
 def test_row_26_when_all_fail_training_stops_and_tells_why(tmp_path: Path) -> None:
-    settings = {"env.kwargs": {"sutton_barto_reward": True}, "gamma": 0.99}
-    broken = {**SETTINGS, **settings, "plugins": ["tests.pbt.misfortune"], "env.id": "Misfortune-v0", "env.kwargs": {}}
+    broken = {**SETTINGS, "plugins": ["tests.pbt.misfortune"], "env.id": "Misfortune-v0"}
     with pytest.raises(PopulationFailed, match="All members have failed") as caught:
         train_population(None, tmp_path / "run", settings=broken)
     assert "a misfortune" in str(caught.value)
@@ -137,6 +188,10 @@ def test_row_26_when_all_fail_training_stops_and_tells_why(tmp_path: Path) -> No
         ),
         ({"population.initial": [{"learning_rate": 1e-4}]}, "population.initial"),
         ({"population_size": 0}, "population_size"),
+        ({"evaluation.every": 64}, "evaluation.every: it does nothing in a population"),
+        ({"evaluation.episodes": 3}, "evaluation.episodes: it does nothing"),
+        ({"checkpoint.every": 64, "logging.baseline_episodes": 0}, r"checkpoint.every.*\n.*logging.baseline_episodes"),
+        ({"hyperparameter_schedule": [{"updates": 1, "hyperparams": {}}]}, "hyperparameter_schedule"),
         ({"truncation_ratio": 0.7}, "truncation_ratio"),
     ],
 )

@@ -27,7 +27,7 @@ SAME = (
 
 @pytest.mark.parametrize("changes", SAME)
 def test_the_same_rules_are_the_same(changes) -> None:
-    require_same_rules(rules(**changes), 5, {"total_updates": 5, "rules": rules_of(rules(**changes))})
+    require_same_rules(rules(**changes), {}, 5, {"total_updates": 5, "rules": rules_of(rules(**changes), {})})
 
 
 OTHERS = (
@@ -44,12 +44,12 @@ OTHERS = (
 @pytest.mark.parametrize(("changes", "message"), OTHERS)
 def test_other_rules_are_refused_by_name(changes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        require_same_rules(rules(**changes), 5, {"total_updates": 5, "rules": rules_of(rules())})
+        require_same_rules(rules(**changes), {}, 5, {"total_updates": 5, "rules": rules_of(rules(), {})})
 
 
 def test_another_length_is_refused() -> None:
     with pytest.raises(ConfigError, match="total_updates: 5, and the configuration says 7"):
-        require_same_rules(rules(), 7, {"total_updates": 5, "rules": rules_of(rules())})
+        require_same_rules(rules(), {}, 7, {"total_updates": 5, "rules": rules_of(rules(), {})})
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), {1, 2}, len, b"x"])
@@ -61,3 +61,10 @@ def test_a_value_that_no_journal_can_keep_is_refused_at_the_beginning(value) -> 
 def test_plain_values_are_accepted() -> None:
     values = [None, True, 3, 0.5, "x", (1, (2.0, "y")), {"a": [1]}]
     require_plain(SearchSpace([HyperparamConfig("target_kl", values=values, default=3)]))
+
+
+def test_other_settings_are_refused_by_name() -> None:
+    about = {"total_updates": 5, "rules": rules_of(rules(), {"algorithm.n_epochs": 2})}
+    require_same_rules(rules(), {"algorithm.n_epochs": 2}, 5, about)
+    with pytest.raises(ConfigError, match=r"algorithm.n_epochs: 2, and the configuration says 3"):
+        require_same_rules(rules(), {"algorithm.n_epochs": 3}, 5, about)

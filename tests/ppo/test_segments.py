@@ -163,13 +163,16 @@ def test_b27_an_optimizer_may_be_reset(pair) -> None:
     assert target.variance_gradient_scaler.step_count == source.variance_gradient_scaler.step_count
 
 
-def test_no_two_copies_draw_the_same(pair) -> None:
+@pytest.mark.parametrize("optimizer", ["copy", "reset"])
+def test_no_two_copies_draw_the_same(pair, optimizer: str) -> None:
     _, target, file = pair
-    draws = []
+    draws, noise = [], []
     for seed in (1, 2, 1):
-        target.take_over(io.BytesIO(file), seed=seed)
+        target.take_over(io.BytesIO(file), optimizer=optimizer, seed=seed)
         draws.append((float(torch.rand(1)), float(np.random.rand())))
+        noise.append(target.get_parameters()["policy.optimizer"]["noise"]["seed"])
     assert draws[0] == draws[2] != draws[1]
+    assert noise[0] == noise[2] != noise[1]
 
 
 def test_a_source_without_a_normaliser_is_refused() -> None:

@@ -34,7 +34,7 @@ class LoggingRunner(SegmentRunner):
 
     def _logged(self, task: Task, result: Result) -> Result:
         if f"{task.member_id}:{task.generation}" in self._interruptions:
-            result = result.interrupted("worker 0 was killed")
+            result = result.interrupted("A worker was lost: worker 0 was killed")
         if result.error is not None:
             return replace(result, error=f"Traceback (most recent call last):\n  File ...\n{result.error}")
         steps = range(task.step + 1, task.step + task.updates + 1)

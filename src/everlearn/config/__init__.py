@@ -13,6 +13,7 @@ from everlearn.config.sections import (
     PolicyConfig,
     RunConfig,
     RuntimeConfig,
+    StretchConfig,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PopulationConfig",
     "RunConfig",
     "RuntimeConfig",
+    "StretchConfig",
     "as_yaml",
     "assignment",
     "dump",

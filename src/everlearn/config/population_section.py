@@ -64,8 +64,9 @@ class PopulationConfig(Section):
         explore_method: How hyper-parameters of copies change: perturb, resample, both, reset, pb2.
         truncation_ratio: Share of the bottom that copies, and of the top that is copied.
         metric_mode: Whether a score is better when it is higher (max) or lower (min).
-        score: ``training``: the mean return of the training episodes since the last decision; ``evaluation``: that of
-            the section evaluation's episodes, at every decision.
+        score: ``training``: the mean return of the last ``stats_window_size`` training episodes since the last
+            decision; where none has ended, of those that the member's policy had before. ``evaluation``: that of the
+            section evaluation's episodes, played at every decision.
         optimizer_exploit_strategy: Whether a copy takes over the optimizer's state (copy) or begins anew (reset).
         copied: ``everything`` that the source has learned, or its ``weights``.
         burn_in: Training updates before the first decision.
@@ -76,7 +77,8 @@ class PopulationConfig(Section):
             ``processes`` (member by member, in a process per core), ``inline`` (in this process); ``auto`` is
             vectorised wherever all members keep the shape of their minibatches.
         workers: Processes; ``auto`` is one per core.
-        heartbeat_timeout: Seconds without a sign of life after which a worker is replaced.
+        heartbeat_timeout: Seconds without a sign of life after which a worker is replaced; it gives one at every step
+            of its environments, so that this has to be longer than the updates after a rollout take.
         restarts: How often the segments of workers that were lost are tried again.
     """
 

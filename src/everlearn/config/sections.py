@@ -201,6 +201,18 @@ class RuntimeConfig(Section):
     device: Device = "auto"
 
 
+class StretchConfig(Section):
+    """Hyper-parameters for some training updates.
+
+    Attributes:
+        updates: Training updates, a rollout and its epochs each.
+        hyperparams: Value by name, as ``set_hyperparameter`` takes them.
+    """
+
+    updates: Count
+    hyperparams: dict[str, Any]
+
+
 def _one_sample(what: str, key: str) -> PydanticCustomError:
     return PydanticCustomError(
         "one_sample",
@@ -222,6 +234,8 @@ class RunConfig(Section):
         logging: What is recorded.
         runtime: Where it is computed.
         population: Of ``everlearn pbt``: how many agents learn side by side, and what becomes of them.
+        hyperparameter_schedule: Hyper-parameters that change while the agent trains, stretch after stretch; those of
+            the last one stay. Written by ``everlearn pbt replay``.
         plugins: Modules to import before anything is looked up: your own environments, optimizers, value heads and
             wrappers, registered by name.
     """
@@ -235,6 +249,7 @@ class RunConfig(Section):
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     population: PopulationConfig | None = None
+    hyperparameter_schedule: list[StretchConfig] | None = None
     plugins: list[ModuleName] = []  # noqa: RUF012 - pydantic copies it
 
     @model_validator(mode="after")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from everlearn.checkpoint.files import open_file, write_file
+from everlearn.checkpoint.files import write_file
 from everlearn.config import RunConfig
 from everlearn.pbt.logs import PopulationLogs
 from everlearn.population.decided import Decided
+from everlearn.population.files import file_problem
 from everlearn.population.members import MemberId
 from everlearn.population.population import Population
 from everlearn.population.segments import Checkpoint, Result
@@ -75,8 +76,12 @@ class Outputs(Watcher):
         checkpoint = None if best is None else population.places[best.member_id].checkpoint
         if checkpoint is None or checkpoint == self._kept:
             return
-        with writing(self._directory.model), open_file(self._directory.members / checkpoint.name) as stream:
-            write_file(self._directory.model, [stream.read()])
+        problem = file_problem(self._directory.members, checkpoint)
+        if problem is not None:
+            name = self._directory.model.name
+            self._display.announce(f"warning: {name} stays as it is, for the best member's state is lost: {problem}.")
+            return
+        write_file(self._directory.model, [(self._directory.members / checkpoint.name).read_bytes()])
         self._kept = checkpoint
 
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from everlearn.config import HyperparamSection, PopulationConfig, RunConfig
+from everlearn.config import (
+    CheckpointConfig,
+    EvaluationConfig,
+    HyperparamSection,
+    LoggingConfig,
+    PopulationConfig,
+    RunConfig,
+)
 from everlearn.config.population_section import DEFAULT_SPACE
 from everlearn.core.errors import ConfigError
 from everlearn.core.hyperparameter_names import argument_name
@@ -67,6 +75,39 @@ def check_initial(population: PopulationConfig, rules: PBTConfig) -> None:
             given_members(rules, population.initial)
         except ValueError as error:
             raise ConfigError(f"population.initial: {error}") from error
+
+
+def check_used(config: RunConfig) -> None:
+    """Refuse keys that would do nothing in a population.
+
+    Raises:
+        ConfigError: Naming them all.
+    """
+    population = config.population
+    scored = population is not None and population.score == "evaluation"
+    plain = {
+        "checkpoint": (CheckpointConfig(), "a member's state is kept at every decision"),
+        "evaluation": (EvaluationConfig(), "score: evaluation evaluates members at every decision"),
+        "logging": (LoggingConfig(), "members are compared with each other"),
+    }
+    of_evaluation = {"episodes", "deterministic", "seed"} if scored else {"seed"}
+    used = {"logging": {"interval", "tensorboard"}, "evaluation": of_evaluation}
+    complaints = [
+        f"{section}.{key}: it does nothing in a population: {why}. Leave it out."
+        for section, (default, why) in plain.items()
+        for key in type(default).model_fields
+        if key not in used.get(section, ()) and getattr(getattr(config, section), key) != getattr(default, key)
+    ]
+    if config.hyperparameter_schedule is not None:
+        complaints.append("hyperparameter_schedule: a population finds its own. Leave it out.")
+    if complaints:
+        raise ConfigError("\n".join(complaints))
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """What the training of a member follows from, by dotted key; who trains it is not among that."""
+    sections = config.model_dump(include={"env", "algorithm", "evaluation"})
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def total_updates(config: RunConfig) -> int:

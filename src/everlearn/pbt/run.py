@@ -39,7 +39,7 @@ class PopulationRun:
     def __init__(self, path: str | Path) -> None:
         self.directory = Run(path).directory
         self.stopped_by: str | None = None
-        if not self.directory.population.is_file():
+        if self.config.population is None:
             raise ConfigError(f"{path}: this is no population. Name the directory that 'everlearn pbt' has made.")
 
     def __repr__(self) -> str:

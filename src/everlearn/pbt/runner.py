@@ -29,6 +29,7 @@ class AgentRunner(SegmentRunner):
     """
 
     def __init__(self, config: RunConfig, directory: Path) -> None:
+        self._threads = thread_number(config)
         with kept_generators():
             self._seat = Seat(config, directory)
 
@@ -41,7 +42,7 @@ class AgentRunner(SegmentRunner):
         self._seat.close()
 
     def _trained(self, task: Task, beat: Beat) -> Result:
-        with kept_generators(), threads(1):
+        with kept_generators(), threads(self._threads):
             try:
                 return self._seat.train(task, beat)
             except Exception as error:  # of whatever kind: it is the member's, and goes into the journal in full
@@ -64,7 +65,7 @@ class StackedRunner(SegmentRunner):
 
     def run(self, tasks: Sequence[Task], beat: Beat) -> list[Result]:
         """All at once."""
-        with kept_generators(), threads(1):
+        with kept_generators(), threads(thread_number(self._config)):
             self._seat({task.member_id for task in tasks}, [task.member_id for task in tasks])
             by_member = {task.member_id: task for task in tasks}
             works = [
@@ -87,6 +88,11 @@ class StackedRunner(SegmentRunner):
             if member_id not in self._seats:
                 self._seats[member_id] = Seat(self._config, self._directory)
         self._together = Together([seat.agent for seat in self._seats.values()])
+
+
+def thread_number(config: RunConfig) -> int:
+    """Threads of torch in a process: what the configuration says, or one, for there is a process per core."""
+    return 1 if config.runtime.threads == "auto" else config.runtime.threads
 
 
 def _result(task: Task, outcome: Result | Exception | None) -> Result:

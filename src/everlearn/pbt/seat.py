@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import KVWriter, Logger, filter_excluded_ke
 from stable_baselines3.common.utils import set_random_seed
 
 from everlearn.checkpoint.archive import pack
+from everlearn.checkpoint.errors import CheckpointError
 from everlearn.checkpoint.files import write_file
 from everlearn.config import RunConfig
 from everlearn.core.digest import digest
@@ -62,7 +63,7 @@ class Seat:
 
         Args:
             task: What to train.
-            beat: Told of every update.
+            beat: Told now and then how many updates are done.
 
         Raises:
             CheckpointError: If the member's file, or the one that it takes over, is missing or damaged.
@@ -72,7 +73,7 @@ class Seat:
         if not self._is_whole:
             self._renew()
         self._is_whole, stands_at, self._stands_at = False, self._stands_at, None
-        self._become(task, stands_at)
+        lost = self._become(task, stands_at)
         agent = self.agent
         before = int(agent.num_timesteps)
         log, segment = Records(), Segment(task, lambda updates: beat(task.member_id, updates), self._finish)
@@ -81,7 +82,7 @@ class Seat:
         assert segment.checkpoint is not None
         self._stands_at, self._generators = segment.checkpoint, GlobalGenerators().state_dict()
         self._is_whole = True
-        return Result(
+        result = Result(
             task.member_id,
             task.generation,
             task.step + task.updates,
@@ -92,6 +93,7 @@ class Seat:
             segment.checkpoint,
             tuple(log.records),
         )
+        return result if lost is None else result.interrupted(lost)
 
     def _renew(self) -> None:
         """Other environments: for a member that begins, and after a segment that failed, who knows in what state."""
@@ -100,14 +102,17 @@ class Seat:
         self._venv = training_environment(self._config.env, self._config.algorithm.gamma)
         self.agent.set_env(self._venv)
 
-    def _become(self, task: Task, stands_at: Checkpoint | None) -> None:
-        agent, own, copy = self.agent, task.checkpoint, task.copy
-        if own is None:
+    def _become(self, task: Task, stands_at: Checkpoint | None) -> str | None:
+        """Become a member; returns what was lost of it and is not needed, for it takes over another's state."""
+        agent, copy, lost = self.agent, task.copy, None
+        try:
+            self._go_back_to(task, stands_at)
+        except (CheckpointError, OSError) as error:
+            if copy is None:
+                raise
+            lost = f"Its own state cannot be read, so that it begins anew with what it takes over: {error}"
             self._begin(task.seed)
-        elif own == stands_at:
-            GlobalGenerators().load_state_dict(self._generators)
-        else:
-            agent.restore(self._directory / own.name, sha256=own.sha256)
+        agent.seed = task.seed
         if copy is not None:
             path, source = self._directory / copy.checkpoint.name, copy.checkpoint
             agent.take_over(path, copy.copied, copy.optimizer, seed=copy.seed, sha256=source.sha256)
@@ -115,17 +120,27 @@ class Seat:
                 raise StateError(f"{path}: the policy that was taken over is not the one that was saved.")
         for name, value in task.hyperparams.items():
             agent.set_hyperparameter(name, value)
+        return lost
+
+    def _go_back_to(self, task: Task, stands_at: Checkpoint | None) -> None:
+        """Be the member as it was after its last segment."""
+        own = task.checkpoint
+        if own is None:
+            self._begin(task.seed)
+        elif own == stands_at:
+            GlobalGenerators().load_state_dict(self._generators)
+        else:
+            self.agent.restore(self._directory / own.name, sha256=own.sha256)
 
     def _begin(self, seed: int) -> None:
         """Become a new agent, without losing what was compiled for the one that sits here."""
         self._renew()
         new = build_agent(self._config.model_copy(update={"seed": seed}), self._venv)
         self.agent.restore(io.BytesIO(b"".join(pack(*new.file_contents(tuple(Role))))))
-        self.agent.seed = seed
 
     def _finish(self, segment: Segment) -> None:
         """While the training stands at a clean point: score the agent, and write it."""
-        segment.score = self._score(segment.returns)
+        segment.score = self._score(segment.returns, segment.beat)
         members, about = self.agent.file_contents(tuple(Role))
         task = segment.task
         chunks = pack(members, {**about, "performance": segment.score, "member": str(task.member_id)})
@@ -139,8 +154,8 @@ class Seat:
         parts += (NORMALISER,) if self.agent.normaliser_state is not None else ()
         segment.checkpoint = Checkpoint(name, sha256, policy_digest(self.agent), parts)
 
-    def _score(self, returns: Sequence[float]) -> float | None:
-        """The mean return of an evaluation, or of the last training episodes; None if none has ended."""
+    def _score(self, returns: Sequence[float], beat: Callable[[], None]) -> float | None:
+        """The mean return of an evaluation, or of the last training episodes that the policy has had; None if none."""
         population, agent = self._config.population, self.agent
         assert population is not None
         if population.score == "training":
@@ -153,7 +168,12 @@ class Seat:
             set_random_seed(seed)
             act = policy_of(agent, deterministic=rules.deterministic)
             state = agent.normaliser_state
-            played = play(self._config.env, lambda _: act, rules.episodes, seed=seed, normaliser_state=state)
+
+            def alive(observations: Any) -> np.ndarray:
+                beat()
+                return act(observations)
+
+            played = play(self._config.env, lambda _: alive, rules.episodes, seed=seed, normaliser_state=state)
         return played.mean if played and played.returns else None
 
 
@@ -195,11 +215,15 @@ class Segment(BaseCallback):
         for info in self.locals["infos"]:
             if "episode" in info:
                 self.returns.append(float(info["episode"]["r"]))
+        self.beat()
+        return True
+
+    def beat(self) -> None:
+        """Tell now and then that work goes on."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._PAUSE
-            self._beat(self._updates)
-        return True
+            self._beat(max(self._updates, 0))
 
     def _on_training_end(self) -> None:
         self._finish(self)

@@ -25,9 +25,11 @@ from everlearn.pbt.rules import (
     INLINE,
     check_initial,
     check_rules,
+    check_used,
     chosen_executor,
     compile_choice,
     rules_of,
+    settings_of,
     total_updates,
     worker_count,
 )
@@ -151,7 +153,10 @@ class _Plan:
             verify, keep = partial(file_problem, directory.members), partial(drop_all_but, directory.members)
             initial = config.population.initial
             updates = total_updates(config)
-            trainer = PopulationTrainer(self.rules, store, updates, verify, config.seed, initial, keep=keep)
+            settings = settings_of(config)
+            trainer = PopulationTrainer(
+                self.rules, store, updates, verify, config.seed, initial, settings=settings, keep=keep
+            )
             members = [member.member_id for member in trainer.population.members]
             self.display.announce(self._headline(doing, trainer))
             outputs = Outputs(directory, config, store, self.display)
@@ -187,6 +192,7 @@ def _decided(wanted: RunConfig, document: Document) -> tuple[RunConfig, PBTConfi
     section = wanted.population or PopulationConfig()
     with document.blamed(), kept_generators():
         rules = rules_of(section)
+        check_used(wanted.model_copy(update={"population": section}))
         check_initial(section, rules)
         with closing(training_environment(wanted.env, wanted.algorithm.gamma)) as venv:
             decided, _ = resolved(wanted.model_copy(update={"population": section}), venv)

@@ -34,15 +34,17 @@ def for_copy(
     if copied == "weights":
         return {name: state for name, state in parameters.items() if name in _WEIGHTS}
     taken = {name: state for name, state in parameters.items() if optimizer == "copy" or name != OPTIMIZER}
-    return {name: _with_own_noise(state, name, seed) for name, state in taken.items()}
+    return {name: with_own_noise(state, seed) if name == OPTIMIZER else state for name, state in taken.items()}
 
 
-def _with_own_noise(state: Any, name: str, seed: int) -> Any:
+def with_own_noise(state: Any, seed: int) -> Any:
     """An optimizer's state whose noise, if it has some, begins anew by another seed."""
-    if name != OPTIMIZER or not isinstance(state, Mapping) or _NOISE not in state:
+    if not isinstance(state, Mapping) or _NOISE not in state:
         return state
     noise = state[_NOISE]
     kind = noise.get("kind") if isinstance(noise, Mapping) else None
     if kind not in KINDS:
-        raise StateError(f"{name}.{_NOISE} is no state of a stream of noise: {noise!r:.100}. Save the optimizer again.")
+        raise StateError(
+            f"{OPTIMIZER}.{_NOISE} is no state of a stream of noise: {noise!r:.100}. Save the optimizer again."
+        )
     return {**state, _NOISE: make_stream(kind, seed).state_dict()}

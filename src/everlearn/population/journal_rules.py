@@ -15,19 +15,27 @@ _ELSEWHERE = ("checkpoint_dir", "hyperparams", "hyperparam_mutations", "constrai
 """What decides nothing, or is said by the space."""
 
 
-def rules_of(config: PBTConfig) -> dict[str, str]:
-    """What the decisions of a population follow from, as texts; of an object its class."""
+def rules_of(config: PBTConfig, settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a population follows from, as texts; of an object its class.
+
+    Args:
+        config: By which it is decided.
+        settings: By which its members train.
+    """
     rules = {each.name: _said(getattr(config, each.name)) for each in fields(config) if each.name not in _ELSEWHERE}
     for each in config.space:
         rules[f"hyperparams.{each.name}"] = ", ".join(_said(getattr(each, part.name)) for part in fields(each)[1:])
-    return rules
+    return rules | {name: _said(value) for name, value in settings.items()}
 
 
-def require_same_rules(config: PBTConfig, total_updates: int, about: Mapping[str, Any]) -> None:
+def require_same_rules(
+    config: PBTConfig, settings: Mapping[str, Any], total_updates: int, about: Mapping[str, Any]
+) -> None:
     """Refuse to go on with a population by other rules.
 
     Args:
         config: The rules now.
+        settings: By which members train now.
         total_updates: Training updates of a member, now.
         about: What the population has begun with.
 
@@ -35,7 +43,7 @@ def require_same_rules(config: PBTConfig, total_updates: int, about: Mapping[str
         ConfigError: Naming what is different.
     """
     then = {"total_updates": str(about["total_updates"]), **about["rules"]}
-    now = {"total_updates": str(total_updates), **rules_of(config)}
+    now = {"total_updates": str(total_updates), **rules_of(config, settings)}
     for name in [*then, *now]:
         if then.get(name) != now.get(name):
             raise ConfigError(

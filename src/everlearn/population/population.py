@@ -162,7 +162,7 @@ class Population:
             place.checkpoint, place.copy = result.checkpoint, None
             member.checkpoint_path = Path(result.checkpoint.name)
         for what in result.interruptions:
-            self.ledger.note(member, f"A worker was lost, and its segment was trained again: {what}")
+            self.ledger.note(member, what)
         if result.error is not None:
             self.ledger.note(member, f"It has failed: {result.error}")
 

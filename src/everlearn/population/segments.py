@@ -101,7 +101,7 @@ class Result:
         checkpoint: The member's state after it; None if it failed.
         records: What was logged, one mapping of names to numbers for each record, with ``step``.
         error: Why it failed; None if it did not.
-        interruptions: What happened to the workers that were lost over it.
+        interruptions: What happened meanwhile and was lived with.
     """
 
     member_id: MemberId
@@ -117,7 +117,7 @@ class Result:
     interruptions: tuple[str, ...] = field(default=())
 
     def interrupted(self, what: str) -> Result:
-        """The same after a worker was lost."""
+        """The same, and something happened before."""
         return replace(self, interruptions=(what, *self.interruptions))
 
 

@@ -56,6 +56,7 @@ class PopulationTrainer:
         verify: Says of a state whether it can be taken over.
         seed: Of all that is drawn.
         initial: Hyper-parameters of each member; None draws them.
+        settings: What else a member's training follows from, by name; a population goes on by the same alone.
         keep: Told the names of all files that members may have to go back to, whenever they have changed; the others
             may go.
 
@@ -78,16 +79,17 @@ class PopulationTrainer:
         seed: int,
         initial: Sequence[Mapping[str, Any]] | None = None,
         *,
+        settings: Mapping[str, Any] | None = None,
         keep: Keep = lambda names: None,
     ) -> None:
         self._store, self._verify, self._keep = store, verify, keep
         journal = store.read()
         if journal is None:
             require_plain(config.space)
-            journal = Journal(_beginning(config, total_updates, seed, initial))
+            journal = Journal(_beginning(config, settings or {}, total_updates, seed, initial))
             store.begin(journal.about)
         with expected_content(store.path):
-            require_same_rules(config, total_updates, journal.about)
+            require_same_rules(config, settings or {}, total_updates, journal.about)
         self.population, self.generator, self.seconds = replayed(config, journal)
 
     def run(self, executor: Executor, stopped: Callable[[], bool], watcher: Watcher | None = None) -> bool:
@@ -152,6 +154,8 @@ class PopulationTrainer:
         population, generator = self.population, deepcopy(self.generator)
         decided = population.decide(generator, self._verify)
         plain = [each.plain() for each in decided]
+        if all(result.performance is None for result in population.results.values()):
+            _log.warning("No member has a score, so that nobody is copied. Have them train longer between decisions.")
         self._store.commit_generation(
             Generation(population.generation, self.seconds, generator.bit_generator.state, plain)
         )
@@ -162,7 +166,11 @@ class PopulationTrainer:
 
 
 def _beginning(
-    config: PBTConfig, total_updates: int, seed: int, initial: Sequence[Mapping[str, Any]] | None
+    config: PBTConfig,
+    settings: Mapping[str, Any],
+    total_updates: int,
+    seed: int,
+    initial: Sequence[Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
     """What a new population begins with."""
     generator = np.random.default_rng(seed)
@@ -172,7 +180,7 @@ def _beginning(
     return {
         "seed": seed,
         "total_updates": total_updates,
-        "rules": rules_of(config),
+        "rules": rules_of(config, settings),
         "members": [[member.member_id, member.hyperparams] for member in members],
         "seeds": first_seeds(len(members), generator),
         "generator": generator.bit_generator.state,
@@ -181,7 +189,10 @@ def _beginning(
 
 def first_seeds(count: int, generator: np.random.Generator) -> list[int]:
     """A seed for every member, no two alike."""
-    return [int(each) for each in np.unique(generator.integers(_FIRST_SEEDS, size=4 * count))[:count]]
+    seeds: dict[int, None] = {}
+    while len(seeds) < count:
+        seeds[int(generator.integers(_FIRST_SEEDS))] = None
+    return [*seeds]
 
 
 def replayed(config: PBTConfig, journal: Journal) -> tuple[Population, np.random.Generator, float]:

@@ -16,7 +16,7 @@ from everlearn.core.errors import OrderError, StateError, require_in_range
 from everlearn.core.resume_level import Resumability
 from everlearn.environments.normaliser import NormaliserState
 from everlearn.environments.statistics import require_consistent
-from everlearn.population.copying import for_copy
+from everlearn.population.copying import for_copy, with_own_noise
 from everlearn.population.parameter_files import OPTIMIZER
 from everlearn.ppo.loading import restored
 from everlearn.ppo.loop_state import require_well_formed
@@ -100,6 +100,8 @@ class SegmentedLearner(ResumableLearner):
     ) -> None:
         """Take over what another model of this architecture has learned; environments and counters stay its own.
 
+        The last episodes' returns come along, too, for they are those of the policy that is taken over.
+
         Args:
             path: A file of the other one's.
             copied: ``everything`` that it has learned, with the hyper-parameters in force; or the ``weights`` with what
@@ -120,9 +122,13 @@ class SegmentedLearner(ResumableLearner):
             self.set_parameters(taken, exact_match=False, device=self.device)
         if OPTIMIZER not in taken:
             self.reset_optimizer()
+            self.set_parameters({OPTIMIZER: with_own_noise(self.get_parameters()[OPTIMIZER], seed)}, exact_match=False)
         if copied == "everything":
             self._take_hyperparameters(file)
         self._take_statistics(file)
+        if "episodes" in file:  # which tell of the policy that is here now
+            with refused(file.archive.file, "episodes" + JSON):
+                self.state_tree()["episodes"].load_state_dict(file.state("episodes"))
         set_random_seed(seed % 2**32, using_cuda=self.device.type == "cuda")
 
     def _take_hyperparameters(self, file: ModelFile) -> None:

@@ -19,6 +19,7 @@ from everlearn.ppo.algorithm import PPO
 from everlearn.report import Display, EvaluationRecord
 from everlearn.runs.checkpointing import CheckpointWriter, checkpoint_store
 from everlearn.runs.directory import RunDirectory
+from everlearn.runs.following import ScheduleFollower
 from everlearn.runs.interruption import Abandoned, Interruption
 from everlearn.runs.periodic import PeriodicEvaluation
 from everlearn.runs.recording import (
@@ -104,7 +105,8 @@ def learn(agent: PPO, order: Order) -> Learning:
         checkpoints = CheckpointWriter(config.checkpoint, store, order.display, score, order.stopped)
         logs = [metrics, episodes, *([evaluation.file] if evaluation else [])]
         watching = [checkpoints, reporter, Stopper(order.stopped)]
-        ours = [LogPositions(logs), recorder, *([evaluation] if evaluation else []), *watching]
+        following = [ScheduleFollower(config.hyperparameter_schedule)] if config.hyperparameter_schedule else []
+        ours = [LogPositions(logs), *following, recorder, *([evaluation] if evaluation else []), *watching]
         order.interruption.may_abandon = lambda: agent.is_stepping
         try:
             _train(agent, order, CallbackList([*ours, *order.callbacks]))

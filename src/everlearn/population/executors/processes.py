@@ -104,11 +104,11 @@ class Processes(Executor):
         return [_Batch(share) for share in shares.values()]
 
     def _begin(self, waiting: deque[_Batch]) -> None:
-        """Give work to every process that has none, the same members to the same process where that can be."""
+        """Give work to every process that has none: to each its own share, and members without one to any."""
         for number in range(self._workers):
-            if not waiting or number in self._at_work:
+            batch = None if number in self._at_work else self._next_for(number, waiting)
+            if batch is None:
                 continue
-            batch = self._next_for(number, waiting)
             worker, start = self._idle.pop(number, None), time.monotonic()
             if worker is None:
                 worker, start = Worker(self._make_runner, self._log), start + _BEGINNING
@@ -116,11 +116,13 @@ class Processes(Executor):
             with suppress(OSError):  # a process that is gone is noticed when it is listened to
                 worker.send(batch.tasks)
 
-    def _next_for(self, number: int, waiting: deque[_Batch]) -> _Batch:
-        own = [batch for batch in waiting if self._share_of.get(batch.tasks[0].member_id) == number]
-        batch = own[0] if own else waiting[0]
-        waiting.remove(batch)
-        return batch
+    def _next_for(self, number: int, waiting: deque[_Batch]) -> _Batch | None:
+        for batch in waiting:
+            share = self._share_of.get(batch.tasks[0].member_id)
+            if share is None or share % self._workers == number:
+                waiting.remove(batch)
+                return batch
+        return None
 
     def _finished(self, waiting: deque[_Batch]) -> Iterator[list[Result]]:
         """What has come in within a moment; workers that are lost are replaced."""
@@ -144,7 +146,8 @@ class Processes(Executor):
         del self._at_work[number]
         self._idle[number] = worker
         for loss in reversed(batch.losses):
-            message = [result.interrupted(loss) for result in message]
+            what = f"A worker was lost, and its segment was trained again: {loss}"
+            message = [result.interrupted(what) for result in message]
         yield message
 
     def _replace(self, number: int, waiting: deque[_Batch], what: str | None = None) -> Iterator[list[Result]]:
