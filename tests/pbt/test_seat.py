@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from everlearn import DistributionalPPO as PPO_OF
+from everlearn import DistributionalPPO
 from everlearn.config import RunConfig, load
 from everlearn.environments.build import training_environment
 from everlearn.pbt.runner import AgentRunner, StackedRunner
@@ -168,7 +168,7 @@ def test_files_carry_the_seed_of_their_own_member(tmp_path: Path) -> None:
     runner = AgentRunner(configured(), tmp_path)
     first = runner.run([task(0, 0), task(1, 0)], no_beat)
     again = runner.run([task(0, 1, first[0]), task(1, 1, first[1])], no_beat)
-    seeds = [PPO_OF.load(tmp_path / each.checkpoint.name).seed for each in (*first, *again)]
+    seeds = [DistributionalPPO.load(tmp_path / each.checkpoint.name).seed for each in (*first, *again)]
     assert seeds == [100, 101, 100, 101]
 
 
