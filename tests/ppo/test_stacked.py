@@ -18,7 +18,7 @@ from everlearn.ppo.rollout import Rollout, read_rollout
 from everlearn.ppo.stacked import Epoch, Stack
 from everlearn.ppo.update_tensors import UpdateTensors
 from tests.ppo.side_by_side import everything, learn
-from tests.ppo.updates import assert_close_at_scale, assert_identical, learned, runner_of
+from tests.ppo.updates import assert_close_at_scale, assert_identical, coefficients_of, learned, runner_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore:The policy gives the rollout's actions")]
 
@@ -132,6 +132,13 @@ def test_after_too_large_a_kl_nothing_moves_any_more(reads_at_once: bool) -> Non
     for number in (0, 1, 2) if reads_at_once else (0, 2):
         assert_as_alone(together.models[number], alone.models[number])
     assert_close_at_scale(learned(together.models[1]), learned(alone.models[1]), 1e-4)
+
+
+def test_as_many_numbers_of_another_meaning_are_another_structure() -> None:
+    model, rollout = Three().models[0], Three().rollouts[0]
+    numbers = [coefficients_of(clip_range_vf=0.1), coefficients_of(kl_coef=0.1), coefficients_of(kl_coef=0.2)]
+    first, second, third = (UpdateTensors(runner_of(model), rollout, each).structure() for each in numbers)
+    assert first != second == third
 
 
 def test_a_row_without_an_epoch_keeps_every_bit() -> None:

@@ -172,7 +172,7 @@ def spoil_a_return(model: PPO) -> None:
     model.rollout_buffer.returns[-1] = np.nan
 
 
-@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("members", [plain, everything])
 def test_an_update_that_is_not_finite_is_skipped_by_its_member_alone(members: Any, uncompiled: list[int]) -> None:
     common = {"normalize_returns": False} if members is everything else {}
     found = members(**common)
@@ -243,6 +243,12 @@ def test_minibatches_of_another_size_are_done_apart_with_one_warning(uncompiled:
         compared(plain(changes), plain(changes))
     assert len([each for each in told if "not done with" in str(each.message)]) == 1
     assert uncompiled == [0, 0, 0, 3, 0], "it has a graph of its own"
+
+
+def test_another_layer_of_the_same_shape_is_built_otherwise(uncompiled: list[int]) -> None:
+    changes = [{}, {"policy_kwargs": {"activation_fn": torch.nn.ReLU}}, {}]
+    with pytest.warns(UserWarning, match="member 1 are not done with the others'.*built otherwise"):
+        compared(plain(changes), plain(changes))
 
 
 def test_where_no_two_are_alike_each_has_its_own_graph(uncompiled: list[int]) -> None:
@@ -392,7 +398,7 @@ def test_a_checkpoint_of_a_member_is_continued(uncompiled: list[int], tmp_path: 
         assert_same(alone, model)
 
 
-@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("members", [plain, everything])
 def test_copied_restored_and_loaded_members_need_no_other_graph(
     members: Any, uncompiled: list[int], tmp_path: Path
 ) -> None:

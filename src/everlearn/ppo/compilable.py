@@ -57,8 +57,11 @@ def described(evaluator: Evaluator) -> Hashable:
     ensemble, policy = evaluator.ensemble, evaluator.policy
     modules = tuple((name, type(each), each.training, each.extra_repr()) for name, each in policy.named_modules())
     spaces = repr(policy.observation_space), repr(policy.action_space)
-    parts = tuple((type(part), repr(vars(part))) for part in (ensemble.head, ensemble.reduction))
-    return modules, spaces, parts, ensemble.value_clipping
+    others = (ensemble.head, ensemble.reduction, ensemble.value_clipping)
+    said = tuple(
+        (type(each), *(repr(getattr(each, kind, "")) for kind in ("__qualname__", "__dict__"))) for each in others
+    )
+    return modules, spaces, said
 
 
 def is_far(found: Tensor, expected: Tensor) -> bool:
