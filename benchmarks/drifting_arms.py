@@ -167,8 +167,7 @@ def _configuration(seed: int, settings: Settings, population: dict[str, Any]) ->
         },
         "total_timesteps": settings.steps,
         "seed": seed,
-        "logging": {"tensorboard": False, "evaluation_episodes": 0, "baseline_episodes": 0},
-        "checkpoint": {"every": 0},
+        "logging": {"tensorboard": False},
     }
 
 

@@ -90,7 +90,7 @@ def configuration(population: Population) -> dict[str, Any]:
         },
         "total_timesteps": population.member_steps,
         "seed": population.seed,
-        "logging": {"tensorboard": False, "evaluation_episodes": 0, "baseline_episodes": 0},
+        "logging": {"tensorboard": False},
     }
 
 
