@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +26,7 @@ from everlearn.core.rng import GlobalGenerators
 from everlearn.core.stateful import Role
 from everlearn.environments.build import training_environment
 from everlearn.population.executors import Beat
+from everlearn.population.executors.executor import failure
 from everlearn.population.members import file_part
 from everlearn.population.segments import Checkpoint, Result, Task
 from everlearn.ppo.algorithm import PPO
@@ -34,6 +35,7 @@ from everlearn.runs.evaluating import play, policy_of
 from everlearn.runs.periodic import unnoticed
 
 NORMALISER = "normaliser"
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -97,8 +99,10 @@ class Seat:
 
     def _renew(self) -> None:
         """Other environments: for a member that begins, and after a segment that failed, who knows in what state."""
-        with suppress(Exception):  # what has failed may fail to close
+        try:
             self._venv.close()
+        except Exception as error:  # whatever simulators raise: what has failed may fail to close
+            _log.warning("Environments could not be closed: %s", failure(error))
         self._venv = training_environment(self._config.env, self._config.algorithm.gamma)
         self.agent.set_env(self._venv)
 
