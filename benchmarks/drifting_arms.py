@@ -59,7 +59,7 @@ class Settings:
     seeds: int = 5
     members: int = 8
     phases: int = 4
-    updates: int = 100
+    updates: int = 80
     interval: int = 4
     executor: str = "processes"
     workers: int = 2
