@@ -59,7 +59,7 @@ class Settings:
     seeds: int = 5
     members: int = 8
     phases: int = 4
-    updates: int = 80
+    updates: int = 60
     interval: int = 4
     executor: str = "processes"
     workers: int = 2
