@@ -132,7 +132,7 @@ def _command(words: list[str]) -> None:
     if program == "everlearn":
         single = [*MOMENT, *NO_EPISODES]
         short = {"train": single, "evaluate": ["--episodes", "1"], "backtest": ONE_FOLD, "pbt": FEW_MEMBERS}
-        short |= {"pbt status": [], "pbt replay": single[2:]}
+        short |= {"pbt status": [], "pbt replay": ["-q", *NO_EPISODES]}
         name = " ".join(arguments[:2])
         _everlearn([*arguments, *short.get(name, short.get(arguments[0], []))])
     elif program == "python":

@@ -57,7 +57,7 @@ def test_b8_every_attribute_that_learning_changes_is_in_the_tree_or_has_a_reason
     covered |= {"_vec_normalize_env"}
     assert {"policy", "variance_gradient_scaler", "kl_controller", "num_timesteps", "_probe"} <= changed & covered
     assert changed - covered - OUTSIDE.keys() == set()
-    between = {"_at_clean_point", "_goes_on", "_waiting"}  # while learn is under way, or begins
+    between = {"_at_clean_point", "_goes_on", "_pause_at", "_waiting"}  # while learn is under way, or begins
     assert OUTSIDE.keys() - changed <= {"_warned_of_behaviour", "lr_schedule", *between}
 
 
