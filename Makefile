@@ -18,10 +18,10 @@ demo: $(STAMP) ## train a small agent and show what it learned
 	$(BIN)/everlearn train examples/halfcheetah_demo.yaml --out runs/demo --overwrite
 
 test: $(STAMP) ## run the fast tests
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist worksteal
 
 test-all: $(STAMP) ## run the slow tests too
-	$(PY) -m pytest -n 2 -m ""
+	$(PY) -m pytest -n 2 --dist worksteal -m ""
 
 test-crash: $(STAMP) ## kill processes that save, a thousand times, and damage files in every way
 	$(PY) -m tools.crash

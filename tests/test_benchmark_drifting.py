@@ -103,6 +103,7 @@ def test_the_oracle_changes_its_learning_rate_with_the_target():
     assert drifting_arms.oracle_schedule(replace(Settings(), phases=3)) == [0.1, 0.006, 0.1]
 
 
+@pytest.mark.slow
 def test_all_members_live_through_the_same_phases(monkeypatch, tmp_path):
     """They are trained in the same environments, one after the other."""
     seen, step = [], DriftingTarget.step
@@ -114,6 +115,7 @@ def test_all_members_live_through_the_same_phases(monkeypatch, tmp_path):
     assert np.bincount(seen).tolist() == [SHORT.members * 8] * steps
 
 
+@pytest.mark.slow
 def test_pbt_and_random_search_begin_with_the_same_members(tmp_path):
     copying = drifting_arms.pbt(1, SHORT, tmp_path / "pbt")
     drawing = drifting_arms.random_search(1, SHORT, tmp_path / "random")

@@ -62,8 +62,9 @@ def workers_of(run: Path) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("executor", ["processes", pytest.param("vectorised", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 5])
+@pytest.mark.parametrize("executor", ["processes", "vectorised"])
 def test_row_29_a_killed_controller_changes_nothing(tmp_path: Path, executor: str, kills: int, monkeypatch) -> None:
     total = 6 * 64 * (1 + kills // 5)
     reference = "inline" if executor == "processes" else executor

@@ -66,7 +66,8 @@ def alone_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("alone_uncompiled", "untouched_generators")
-@pytest.mark.parametrize("members", [plain, pytest.param(everything, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("members", [plain, everything])
 def test_each_learns_what_it_learns_alone_by_one_graph_for_all_runs(members: Any) -> None:
     """Twice the same to the bit, with other numbers by the same graph, also in a training that is continued."""
     compilations = graphs.compilations
