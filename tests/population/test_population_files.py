@@ -51,6 +51,13 @@ def test_row_29_what_nobody_refers_to_goes_and_everything_else_stays(tmp_path: P
     assert left == {*needed, *OTHERS, "member-5-generation-1-0123456789abcdef.zip"}
 
 
+def test_a_draft_goes_whatever_process_has_its_number_now(tmp_path: Path) -> None:
+    """Row 15: a worker that is dead and not buried, one of another machine, another process with the same number."""
+    (tmp_path / f"{files.DRAFT}{NAME}-{os.getppid()}-0a1b2c3d").write_bytes(b"sta")
+    drop_all_but(tmp_path, ())
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_what_is_needed_and_is_not_there_is_not_missed(tmp_path: Path) -> None:
     drop_all_but(tmp_path, {NAME})
     drop_all_but(tmp_path / "none", {NAME})

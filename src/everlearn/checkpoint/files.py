@@ -233,15 +233,20 @@ def set_aside(path: Path) -> Path:
     raise AssertionError("there is always a free number")
 
 
-def sweep(directory: Path) -> list[Path]:
+def sweep(directory: Path, *, alone: bool = False) -> list[Path]:
     """Remove the drafts that processes which are gone have left in a directory. For its one writer.
+
+    Args:
+        directory: Where.
+        alone: Nobody writes there now, so that every draft is a left-over. A number in its name may be that of a
+            process on another machine, of one that is dead and not buried, or of a later one.
 
     Returns:
         What was removed; a draft that resists is left, with a warning.
     """
     removed: list[Path] = []
     for draft in sorted(directory.glob(f"{DRAFT}*-*-*")):
-        if not _is_alive(draft.name.split("-")[-2]):
+        if alone or not _is_alive(draft.name.split("-")[-2]):
             try:
                 remove(draft, "sweep:remove")
             except OSError as error:

@@ -42,7 +42,7 @@ def drop_all_but(directory: Path, needed: Collection[str]) -> None:
         directory: Where the members' files are; what is there besides stays.
         needed: Names of those that stay.
     """
-    sweep(directory)
+    sweep(directory, alone=True)
     for path in sorted(directory.glob("member-*")):
         if _NAME.fullmatch(path.name) and path.name not in needed and path.is_file():
             try:
