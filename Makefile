@@ -72,7 +72,7 @@ clean: ## remove what was built and cached; .venv and runs stay
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing everlearn and its tools into $(VENV); the first time takes some minutes."
 	$(PIP) install -c constraints.txt torch # first and alone, so that nothing pulls another build of it
-	$(PIP) install -c constraints.txt -e '.[mujoco,dev]'
+	$(PIP) install -c constraints.txt -e '.[mujoco,ray,dev]'
 	@touch $@
 
 $(BIN)/pip:
