@@ -18,26 +18,26 @@ SHARES = ((0, 1, 2), (3, 4, 5))
 
 
 class TestInline(ExecutorConformance):
-    def make_executor(self, make_runner, members) -> Executor:
-        return Inline(make_runner)
+    def make_executor(self, make_runner, directory, members) -> Executor:
+        return Inline(make_runner, directory)
 
 
 class TestProcesses(ExecutorConformance):
-    def make_executor(self, make_runner, members) -> Executor:
-        return Processes(make_runner, 2)
+    def make_executor(self, make_runner, directory, members) -> Executor:
+        return Processes(make_runner, directory, 2)
 
 
 class TestShares(ExecutorConformance):
-    def make_executor(self, make_runner, members) -> Executor:
-        return Processes(make_runner, 2, shares=[members[:3], members[3:]])
+    def make_executor(self, make_runner, directory, members) -> Executor:
+        return Processes(make_runner, directory, 2, shares=[members[:3], members[3:]])
 
 
 def run(
     directory: Path, shares: Sequence[Sequence[int]], misfortunes: dict[str, str], updates: int = 6, **options
 ) -> PopulationTrainer:
     trainer = toy_trainer(directory, toy_rules(), updates)
-    make = partial(ToyRunner, directory, misfortunes=misfortunes)
-    with closing(Processes(make, 2, shares, **options)) as executor:
+    make = partial(ToyRunner, misfortunes=misfortunes)
+    with closing(Processes(make, directory, 2, shares, **options)) as executor:
         assert trainer.run(executor, lambda: False)
     return trainer
 
@@ -45,7 +45,7 @@ def run(
 @pytest.mark.parametrize(("shares", "hung"), [((), ""), (SHARES, "2:2")])
 def test_row_22_a_worker_that_is_lost_costs_a_segment_and_no_member(tmp_path: Path, shares, hung: str) -> None:
     undisturbed = toy_trainer(tmp_path / "a", toy_rules(), 6)
-    undisturbed.run(Inline(partial(ToyRunner, tmp_path / "a")), lambda: False)
+    undisturbed.run(Inline(ToyRunner, tmp_path / "a"), lambda: False)
     found = run(tmp_path / "b", shares, {"4:1": "kill", hung: "hang"}, timeout=2.0)
     assert history(found) == history(undisturbed)
     lost = [incident for incident in found.population.ledger.incidents if "A worker was lost" in incident.what]
@@ -65,7 +65,7 @@ def test_row_22_a_member_whose_workers_die_again_and_again_is_replaced(tmp_path:
 
 def test_what_was_given_up_half_way_is_nobodys_result_later(tmp_path: Path) -> None:
     tasks = [Task(member, 0, 0, 1, member, {"rate": 0.1}) for member in range(3)]
-    with closing(Processes(partial(ToyRunner, tmp_path, misfortunes={"1:0": "hang"}), 2, timeout=3.0)) as executor:
+    with closing(Processes(partial(ToyRunner, misfortunes={"1:0": "hang"}), tmp_path, 2, timeout=3.0)) as executor:
         given_up = executor.run_segments(tasks[:2], lambda: False)
         assert [result.member_id for result in next(given_up)] == [0]
         results = [result.member_id for batch in executor.run_segments(tasks[2:], lambda: False) for result in batch]
@@ -75,7 +75,7 @@ def test_what_was_given_up_half_way_is_nobodys_result_later(tmp_path: Path) -> N
 def test_a_worker_begins_quickly() -> None:
     """Without torch, where what it trains needs none."""
     program = (
-        "import sys, everlearn.population.trainer, everlearn.population.executors.worker, everlearn.testing.toy_runner;"
+        "import sys, everlearn.population.trainer, everlearn.population.executors, everlearn.testing.toy_runner;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'pytest')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -103,7 +103,7 @@ def lived(config: PBTConfig, updates: int, seed: int, path: Path) -> tuple[Popul
             trainer = PopulationTrainer(config, store, updates, partial(unreadable, seed), seed)
             watcher.trainer = trainer
             with suppress(PopulationFailed):
-                is_over = trainer.run(Inline(lambda: runner), lambda: luck.random() < 0.1, watcher)
+                is_over = trainer.run(Inline(lambda _: runner, Path()), lambda: luck.random() < 0.1, watcher)
     return trainer.population, runner
 
 

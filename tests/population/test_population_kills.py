@@ -36,7 +36,7 @@ import sys, numpy
 from everlearn.population import population, store, trainer
 from tools.crash.populations import kill_controllers
 {fault}
-sys.exit(7 if kill_controllers(4)["lost"] else 0)
+sys.exit(7 if any(kill_controllers(kills)["lost"] for kills in (4, 8, 16)) else 0)  # where a kill falls is chance
 """
 
 
@@ -63,7 +63,7 @@ from everlearn.population.executors import Processes
 from everlearn.testing.populations import ToyRunner, toy_rules, toy_trainer
 if __name__ == "__main__":
     directory = Path(sys.argv[1])
-    executor = Processes(partial(ToyRunner, directory, misfortunes={"0:0": "hang"}), 1)
+    executor = Processes(partial(ToyRunner, misfortunes={"0:0": "hang"}), directory, 1)
     toy_trainer(directory, toy_rules(2)).run(executor, lambda: False)
 """
 

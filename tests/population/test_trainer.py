@@ -27,7 +27,7 @@ def run(
     """A population to its end; ``m1g2="nan"`` is what happens to member 1 in generation 2."""
     trainer = toy_trainer(directory, rules, updates)
     happening = {name[1:].replace("g", ":"): what for name, what in misfortunes.items()}
-    assert trainer.run(Inline(partial(ToyRunner, directory, misfortunes=happening)), lambda: False, watcher)
+    assert trainer.run(Inline(partial(ToyRunner, misfortunes=happening), directory), lambda: False, watcher)
     return trainer
 
 
@@ -266,7 +266,7 @@ def test_row_27_a_source_that_is_gone_when_the_segment_begins_costs_the_segment(
 
 def test_row_29_what_a_killed_process_has_written_and_not_committed_goes(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, toy_rules(4), 6)
-    trainer.run(Inline(partial(ToyRunner, tmp_path)), lambda: len(trainer.population.results) == 2)
+    trainer.run(Inline(ToyRunner, tmp_path), lambda: len(trainer.population.results) == 2)
     orphan, other = tmp_path / "member-3-generation-0-0123456789abcdef.json", tmp_path / "member-3.txt"
     orphan.touch()
     other.touch()
@@ -296,7 +296,7 @@ def test_time_goes_on_where_it_was(tmp_path: Path) -> None:
     trainer = run(tmp_path, toy_rules(2))
     again = toy_trainer(tmp_path, toy_rules(2), 6)
     assert 0 < again.seconds == trainer.seconds
-    assert again.run(Inline(partial(ToyRunner, tmp_path)), lambda: False)
+    assert again.run(Inline(ToyRunner, tmp_path), lambda: False)
 
 
 @pytest.mark.parametrize("method", ["commit_results", "commit_generation"])
@@ -309,7 +309,7 @@ def test_row_14_what_cannot_be_entered_is_done_again_and_comes_to_the_same(
     def full(*arguments: Any) -> None:
         raise EverlearnError("database or disk is full")
 
-    executor = Inline(partial(ToyRunner, tmp_path / "b"))
+    executor = Inline(ToyRunner, tmp_path / "b")
     with monkeypatch.context() as patch, pytest.raises(EverlearnError, match="disk is full"):
         patch.setattr(trainer._store, method, full)
         trainer.run(executor, lambda: False)
@@ -323,7 +323,7 @@ def test_a_result_of_no_segment_does_not_get_into_the_journal(tmp_path: Path) ->
             return [replace(result, generation=1) for result in super().run(tasks, beat)]
 
     with pytest.raises(StateError, match="There is no segment of member 0 in generation 0"):
-        toy_trainer(tmp_path, toy_rules(2)).run(Inline(lambda: Confused(tmp_path)), lambda: False)
+        toy_trainer(tmp_path, toy_rules(2)).run(Inline(Confused, tmp_path), lambda: False)
     trainer = toy_trainer(tmp_path, toy_rules(2))
     assert trainer._store.read().results == {}
 
@@ -389,7 +389,7 @@ def test_a_journal_of_another_space_is_refused(tmp_path: Path) -> None:
 def test_an_executor_that_leaves_out_segments_is_found_out(tmp_path: Path) -> None:
     class Forgetful(Executor):
         def run_segments(self, tasks, stopped):
-            yield from Inline(partial(ToyRunner, tmp_path)).run_segments(tasks[1:], stopped)
+            yield from Inline(ToyRunner, tmp_path).run_segments(tasks[1:], stopped)
 
     with pytest.raises(StateError, match="Forgetful left out the segments of 0"):
         toy_trainer(tmp_path, toy_rules()).run(Forgetful(), lambda: False)

@@ -26,7 +26,7 @@ STEPS = 64
 class LoggingRunner(SegmentRunner):
     """Toys with a record for each update and environment steps; a lost worker where ``interruptions`` says so."""
 
-    def __init__(self, directory: Path, misfortunes: dict[str, str], interruptions: Sequence[str] = ()) -> None:
+    def __init__(self, misfortunes: dict[str, str], interruptions: Sequence[str], directory: Path) -> None:
         self._toys, self._interruptions = ToyRunner(directory, misfortunes=misfortunes), interruptions
 
     def run(self, tasks: Sequence[Task], beat: Beat) -> list[Result]:
@@ -67,6 +67,6 @@ def trained(
 ) -> PopulationTrainer:
     """A population of toys that was trained until it was stopped, or to its end; one that is there goes on."""
     trainer = toy_trainer(directory, config, updates)
-    make = partial(LoggingRunner, directory, misfortunes or {}, interruptions)
-    trainer.run(Inline(make, beat), stopped, watcher)
+    make = partial(LoggingRunner, misfortunes or {}, interruptions)
+    trainer.run(Inline(make, directory, beat), stopped, watcher)
     return trainer

@@ -87,5 +87,5 @@ def control(directory: Path, kind: int, has_workers: bool, said: int, point: str
 
 
 def _executor(directory: Path, *, has_workers: bool) -> Executor:
-    make = partial(ToyRunner, directory, _SECONDS[has_workers], _MISFORTUNES)
-    return Processes(make, 2) if has_workers else Inline(make)
+    make = partial(ToyRunner, seconds=_SECONDS[has_workers], misfortunes=_MISFORTUNES)
+    return Processes(make, directory, 2) if has_workers else Inline(make, directory)

@@ -39,11 +39,11 @@ class Order:
 
     def make_runner(self, together: bool = False) -> MakeRunner:
         """What makes a runner, here or in another process."""
-        return partial(agent_runner, self.config.model_dump(exclude_none=True), self.directory.members, together)
+        return partial(agent_runner, self.config.model_dump(exclude_none=True), together=together)
 
 
 def _inline(order: Order) -> Executor:
-    return Inline(order.make_runner(), order.beat)
+    return Inline(order.make_runner(), order.directory.members, order.beat)
 
 
 def _processes(order: Order) -> Executor:
@@ -62,6 +62,7 @@ def _pool(order: Order, make_runner: MakeRunner, shares: Sequence[Sequence[Membe
     section = order.population
     return Processes(
         make_runner,
+        order.directory.members,
         worker_count(section),
         shares,
         timeout=section.heartbeat_timeout,

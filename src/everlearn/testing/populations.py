@@ -3,8 +3,8 @@
 Subclass ``ExecutorConformance`` in a test module of yours::
 
     class TestMyExecutor(ExecutorConformance):
-        def make_executor(self, make_runner, members):
-            return MyExecutor(make_runner)
+        def make_executor(self, make_runner, directory, members):
+            return MyExecutor(make_runner, directory)
 """
 
 from __future__ import annotations
@@ -72,22 +72,22 @@ def _expected() -> list[tuple[Any, ...]]:
     """What the plainest of executors comes to."""
     with TemporaryDirectory() as folder:
         trainer = toy_trainer(Path(folder), toy_rules())
-        trainer.run(Inline(partial(ToyRunner, Path(folder), misfortunes=_MISFORTUNES)), lambda: False)
+        trainer.run(Inline(partial(ToyRunner, misfortunes=_MISFORTUNES), Path(folder)), lambda: False)
         return history(trainer)
 
 
 class ExecutorConformance:
     """What every executor does."""
 
-    def make_executor(self, make_runner: MakeRunner, members: Sequence[MemberId]) -> Executor:
+    def make_executor(self, make_runner: MakeRunner, directory: Path, members: Sequence[MemberId]) -> Executor:
         """The executor under test, with two workers where it has such."""
         raise NotImplementedError
 
     def trained(self, directory: Path, stopped: Callable[[PopulationTrainer], bool]) -> PopulationTrainer:
         """A population of toys, trained by it to the end or until it is stopped."""
         trainer = toy_trainer(directory, toy_rules())
-        make = partial(ToyRunner, directory, misfortunes=_MISFORTUNES)
-        with closing(self.make_executor(make, [member.member_id for member in trainer.population.members])) as executor:
+        make, members = partial(ToyRunner, misfortunes=_MISFORTUNES), trainer.population.members
+        with closing(self.make_executor(make, directory, [member.member_id for member in members])) as executor:
             assert trainer.run(executor, lambda: stopped(trainer)) == trainer.population.is_over
         return trainer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from everlearn.population.members import MemberId
@@ -36,8 +37,8 @@ class SegmentRunner(ABC):
 class MakeRunner(Protocol):
     """Makes a runner, also in another process: what it is goes there as ``multiprocessing`` sends functions."""
 
-    def __call__(self) -> SegmentRunner:
-        """A new one."""
+    def __call__(self, directory: Path, /) -> SegmentRunner:
+        """A new one, which has its members' files in a directory."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import final
 
 from everlearn.population.executors.executor import Beat, Executor, MakeRunner
@@ -15,11 +16,12 @@ class Inline(Executor):
 
     Args:
         make_runner: Makes what trains.
+        directory: Where the members' files are.
         beat: Told how far each segment is.
     """
 
-    def __init__(self, make_runner: MakeRunner, beat: Beat = lambda member_id, updates: None) -> None:
-        self._runner, self._beat = make_runner(), beat
+    def __init__(self, make_runner: MakeRunner, directory: Path, beat: Beat = lambda member_id, updates: None) -> None:
+        self._runner, self._beat = make_runner(directory), beat
 
     def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
         """One after the other."""

@@ -1,4 +1,4 @@
-"""The far side of an executor: a process that trains what it is sent, and tells that it lives."""
+"""A worker that is a process of this machine: it trains what it is sent, and tells that it lives."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any, final
 
 from everlearn.population.executors.executor import MakeRunner
-from everlearn.population.members import MemberId
-from everlearn.population.segments import Result, Task, plain_result, plain_task, result_from, task_from
+from everlearn.population.executors.pool import Message, Worker, WorkerLost
+from everlearn.population.segments import Task, plain_result, plain_task, result_from, task_from
 
 _PATIENCE = 3.0
-"""Seconds that a process gets to end by itself."""
+"""Seconds that a process whose pipe is closed gets to end by itself."""
 
 
 @final
-class Worker:
+class ProcessWorker(Worker):
     """A process and the pipe to it. Texts alone go through the pipe: JSON, which executes nothing.
 
     Args:
         make_runner: Makes what trains there.
+        directory: Where the members' files are.
         log: Where its output goes, added to what is there; None for nowhere.
     """
 
-    def __init__(self, make_runner: MakeRunner, log: Path | None) -> None:
+    def __init__(self, make_runner: MakeRunner, directory: Path, log: Path | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make_runner, there, log))
+        self._process = context.Process(target=_serve, args=(make_runner, directory, there, log))
         self._process.start()
         there.close()
 
@@ -43,24 +45,19 @@ class Worker:
         return self._process.pid
 
     def send(self, tasks: Sequence[Task]) -> None:
-        """Have segments trained.
+        """Have segments trained."""
+        with suppress(OSError):  # a process that is gone is noticed when it is listened to
+            self.connection.send_bytes(json.dumps([plain_task(task) for task in tasks]).encode())
 
-        Raises:
-            OSError: If the process is gone.
-        """
-        self.connection.send_bytes(json.dumps([plain_task(task) for task in tasks]).encode())
-
-    def receive(self) -> list[Result] | tuple[MemberId, int]:
-        """The next message: results, or a member and how many updates of its segment are done.
-
-        Raises:
-            EOFError: If the process is gone.
-            OSError: Likewise.
-        """
-        kind, content = json.loads(self.connection.recv_bytes())
+    def receive(self) -> Message:
+        """The next message."""
+        try:
+            kind, content = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise WorkerLost(self._obituary()) from error
         return [result_from(each) for each in content] if kind == "results" else (content[0], content[1])
 
-    def obituary(self) -> str:
+    def _obituary(self) -> str:
         """How the process, which is gone or is now killed, has ended."""
         self._process.join(_PATIENCE)
         if self._process.exitcode is None:
@@ -71,7 +68,7 @@ class Worker:
             return f"was ended by {signal.Signals(-code).name}"
         return f"has ended with exit code {code}; the end of workers.log may say why"
 
-    def close(self, patience: float = _PATIENCE) -> None:
+    def close(self, patience: float) -> None:
         """End the process; what it is at is given up."""
         self.connection.close()
         self._process.join(patience)
@@ -80,12 +77,12 @@ class Worker:
         self._process.join()
 
 
-def _serve(make_runner: MakeRunner, connection: Connection, log: Path | None) -> None:
+def _serve(make_runner: MakeRunner, directory: Path, connection: Connection, log: Path | None) -> None:
     """What a worker does: train whatever comes until nothing more does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, for the controller, which ends its workers
     _redirect_output(log)
     Thread(target=_end_with_the_controller, daemon=True).start()
-    runner = make_runner()
+    runner = make_runner(directory)
     while True:
         results = runner.run(
             _tasks(connection), lambda member_id, updates: _say(connection, "beat", [member_id, updates])
