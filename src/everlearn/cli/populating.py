@@ -55,8 +55,12 @@ def train(
         float | None, typer.Option("--steps", metavar="N", help="Environment steps of each member.")
     ] = None,
     settings: Settings = None,
-    executor: Annotated[str | None, typer.Option("--executor", help="auto, vectorised, processes or inline.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes; one per core if not given.")] = None,
+    executor: Annotated[
+        str | None, typer.Option("--executor", help="auto, vectorised, processes, inline or ray.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; one per core if not given; with ray, one per member.")
+    ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     time_limit: TimeLimit = None,

@@ -3,6 +3,7 @@
 from everlearn.config.document import Document
 from everlearn.config.plugins import import_plugins, require_imported
 from everlearn.config.population_section import HyperparamSection, PopulationConfig
+from everlearn.config.ray_section import RayConfig
 from everlearn.config.reading import HEADER, as_yaml, assignment, dump, load, load_document
 from everlearn.config.schema import json_schema
 from everlearn.config.sections import (
@@ -26,6 +27,7 @@ __all__ = [
     "LoggingConfig",
     "PolicyConfig",
     "PopulationConfig",
+    "RayConfig",
     "RunConfig",
     "RuntimeConfig",
     "StretchConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from everlearn.config.ray_section import RayConfig
 from everlearn.environments.spec import Count, Fraction, NotNegative, Section, stated_as, whole
 
 Spec = Annotated[str | dict[str, Any], stated_as("a name or a mapping with the key 'kind'")]
@@ -74,9 +75,11 @@ class PopulationConfig(Section):
         relative_gap: A source has to be better by this share of the target's score.
         absolute_gap: A source has to be better by as much.
         executor: Who trains: ``vectorised`` (members side by side in one compiled step, in a process per core),
-            ``processes`` (member by member, in a process per core), ``inline`` (in this process); ``auto`` is
-            vectorised wherever all members keep the shape of their minibatches.
-        workers: Processes; ``auto`` is one per core.
+            ``processes`` (member by member, in a process per core), ``inline`` (in this process), ``ray`` (member by
+            member, on all machines of a cluster; needs everlearn[ray]); ``auto`` is vectorised wherever all members
+            keep the shape of their minibatches.
+        workers: Processes; ``auto`` is one per core, and with ray one per member or as many as there is room for.
+        ray: Of the executor ray: which cluster, and what a worker needs.
         heartbeat_timeout: Seconds without a sign of life after which a worker is replaced; it gives one at every step
             of its environments, so that this has to be longer than the updates after a rollout take.
         restarts: How often the segments of workers that were lost are tried again.
@@ -100,5 +103,6 @@ class PopulationConfig(Section):
     absolute_gap: NotNegative = 0.0
     executor: str = "auto"
     workers: Annotated[Literal["auto"] | Count, stated_as("'auto' or a number of processes")] = "auto"
+    ray: RayConfig | None = None
     heartbeat_timeout: Annotated[float, Field(gt=0)] = 300.0
     restarts: Annotated[int, Field(ge=0)] = 2

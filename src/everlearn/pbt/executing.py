@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 
-from everlearn.config import PopulationConfig, RunConfig
-from everlearn.pbt.rules import INLINE, PROCESSES, VECTORISED, worker_count
+from everlearn.config import PopulationConfig, RayConfig, RunConfig
+from everlearn.pbt.rules import INLINE, PROCESSES, RAY, VECTORISED, cores, worker_count
 from everlearn.pbt.runner import agent_runner
 from everlearn.population.executors import Beat, Executor, Inline, MakeRunner, Processes
+from everlearn.population.executors.ray import Placement, Ray
+from everlearn.population.executors.ray_cluster import RayCluster
 from everlearn.population.members import MemberId
 from everlearn.runs.directory import RunDirectory
 
@@ -72,8 +74,26 @@ def _pool(order: Order, make_runner: MakeRunner, shares: Sequence[Sequence[Membe
     )
 
 
+def _ray(order: Order) -> Executor:
+    section, ray = order.population, order.population.ray or RayConfig()
+    placement = ray.model_dump(include={each.name for each in fields(Placement)}, exclude_none=True)
+    return Ray(
+        order.make_runner(),
+        order.directory.members,
+        worker_count(section),
+        cluster=RayCluster(ray.address, ray.runtime_env, cores()),
+        placement=Placement(**placement),
+        storage=ray.storage,
+        timeout=section.heartbeat_timeout,
+        restarts=section.restarts,
+        patience=ray.placement_timeout,
+        beat=order.beat,
+    )
+
+
 EXECUTORS: Mapping[str, Callable[[Order], Executor]] = {
     VECTORISED: _vectorised,
     PROCESSES: _processes,
     INLINE: _inline,
+    RAY: _ray,
 }

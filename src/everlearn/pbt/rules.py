@@ -13,6 +13,7 @@ from everlearn.config import (
     HyperparamSection,
     LoggingConfig,
     PopulationConfig,
+    RayConfig,
     RunConfig,
 )
 from everlearn.config.population_section import DEFAULT_SPACE
@@ -20,12 +21,13 @@ from everlearn.core.errors import ConfigError
 from everlearn.core.hyperparameter_names import argument_name
 from everlearn.population.beginning import given_members
 from everlearn.population.config import PBTConfig, warn_of_warmup
+from everlearn.population.executors.ray_cluster import require_ray
 from everlearn.population.space import HyperparamConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.ppo.compilation import CompileChoice, pays
 from everlearn.ppo.mutability import require_mutable
 
-VECTORISED, PROCESSES, INLINE = "vectorised", "processes", "inline"
+VECTORISED, PROCESSES, INLINE, RAY = "vectorised", "processes", "inline", "ray"
 _OF_A_MINIBATCH = ("batch_size", "n_epochs")
 """What has to be alike in members that are updated in one step."""
 
@@ -141,6 +143,8 @@ def chosen_executor(config: RunConfig, rules: PBTConfig, known: Mapping[str, obj
     assert config.population is not None
     named = config.population.executor
     uneven = [each.name for each in rules.space if argument_name(each.name) in _OF_A_MINIBATCH]
+    if config.population.ray is not None and named != RAY:
+        raise ConfigError(f"population.ray: it does nothing with the executor {named}. Leave it out, or choose ray.")
     if named == "auto":
         return PROCESSES if uneven or rules.population_size == 1 else VECTORISED
     if named not in known:
@@ -153,6 +157,25 @@ def chosen_executor(config: RunConfig, rules: PBTConfig, known: Mapping[str, obj
     return named
 
 
+def on_trial(config: RunConfig, executor: str) -> RunConfig:
+    """The configuration as an agent is tried with it here; the devices of a cluster are on other machines.
+
+    Raises:
+        ConfigError: If Ray cannot train it.
+    """
+    if executor != RAY:
+        return config
+    require_ray()
+    assert config.population is not None
+    device, ray = config.runtime.device, config.population.ray or RayConfig()
+    if device.startswith("cuda") and not ray.num_gpus:
+        raise ConfigError(
+            f"runtime.device: Ray hides all GPUs from workers that have asked for none, and {device} is one. Set "
+            "population.ray.num_gpus, such as 1, or 0.25 for four workers on a GPU."
+        )
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": "cpu"})})
+
+
 def compile_choice(config: RunConfig, workers: int) -> CompileChoice:
     """Whether members' updates are compiled: with "auto", where the updates that a process does pay for it."""
     algorithm, population = config.algorithm, config.population
@@ -163,7 +186,17 @@ def compile_choice(config: RunConfig, workers: int) -> CompileChoice:
 
 
 def worker_count(population: PopulationConfig) -> int:
-    """Processes: what the configuration says, or one per core; never more than members."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = cores if population.workers == "auto" else population.workers
+    """Processes: what the configuration says, or one per core; never more than members.
+
+    On a cluster as many as members: those work for which there is room.
+    """
+    if population.executor == INLINE:
+        return 1
+    own = population.population_size if population.executor == RAY else cores()
+    wanted = own if population.workers == "auto" else population.workers
     return min(wanted, population.population_size)
+
+
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

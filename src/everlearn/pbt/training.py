@@ -23,11 +23,13 @@ from everlearn.pbt.executing import EXECUTORS, Order
 from everlearn.pbt.outputs import Outputs
 from everlearn.pbt.rules import (
     INLINE,
+    RAY,
     check_initial,
     check_rules,
     check_used,
     chosen_executor,
     compile_choice,
+    on_trial,
     rules_of,
     settings_of,
     total_updates,
@@ -179,7 +181,9 @@ class _Plan:
         config, population = self.config, trainer.population
         section = config.population
         assert section is not None
-        who = "in this process" if section.executor == "inline" else f"{section.workers} processes"
+        who = {INLINE: "in this process", RAY: f"up to {section.workers} workers"}.get(
+            section.executor, f"{section.workers} processes"
+        )
         return (
             f"{doing} a population of {len(population.members)} {config.algorithm.name} on {config.env.id} "
             f"({population.generations} generations of {self.rules.perturbation_interval} updates, {section.executor}, "
@@ -196,10 +200,10 @@ def _decided(wanted: RunConfig, document: Document) -> tuple[RunConfig, PBTConfi
         check_initial(section, rules)
         with closing(training_environment(wanted.env, wanted.algorithm.gamma)) as venv:
             decided, _ = resolved(wanted.model_copy(update={"population": section}), venv)
-            check_rules(rules, build_agent(decided, venv), decided)
-        executor = chosen_executor(decided, rules, EXECUTORS)
-    workers = worker_count(section) if executor != INLINE else 1
-    section = section.model_copy(update={"executor": executor, "workers": workers})
+            executor = chosen_executor(decided, rules, EXECUTORS)
+            check_rules(rules, build_agent(on_trial(decided, executor), venv), decided)
+    section = section.model_copy(update={"executor": executor})
+    section = section.model_copy(update={"workers": (workers := worker_count(section))})
     algorithm = decided.algorithm.model_copy(update={"compile": compile_choice(decided, workers)})
     return decided.model_copy(update={"population": section, "algorithm": algorithm}), rules
 

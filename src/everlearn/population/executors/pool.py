@@ -115,17 +115,21 @@ class Pool(Executor, Generic[W]):
     def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
         """Side by side, by as many workers as there are."""
         if any(place.batch for place in self._places.values()):  # an earlier call was given up half-way
-            self.close()
+            self._dismiss()
         waiting = deque(self._batches(tasks))
         while waiting or any(place.batch for place in self._places.values()):
             if stopped():
-                self.close()
+                self._dismiss()
                 return
             self._begin(waiting)
             yield from self._finished(waiting)
 
     def close(self) -> None:
         """End all workers."""
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Have no workers any more; those that come are new ones."""
         places, self._places = self._places, {}
         for place in sorted(places.values(), key=lambda each: each.batch is None):  # first those that are at work
             place.worker.close(0.0 if place.batch else self._PATIENCE)
