@@ -1,20 +1,167 @@
-"""The executor ray: the same population as in this process, whatever happens to workers, machines and controllers."""
+"""The executor ray: the same population as in this process, and a cluster that nobody else can reach."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from everlearn.core.errors import ConfigError, EverlearnError, MissingExtraError
+from everlearn.population.executors import Executor, Inline
+from everlearn.population.executors.ray import Placement, Ray
+from everlearn.population.executors.ray_cluster import RayCluster, require_ray
+from everlearn.population.segments import Task
+from everlearn.population.trainer import PopulationTrainer
+from everlearn.testing.populations import ExecutorConformance, ToyRunner, history, toy_rules, toy_trainer
+
 pytest.importorskip("ray")
 
-from everlearn.population.executors import Executor
-from everlearn.population.executors.ray import Ray
-from everlearn.population.executors.ray_cluster import RayCluster
-from everlearn.testing.populations import ExecutorConformance
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[RayCluster]:
+    """One for all tests here: executors take the connection that there is."""
+    with closing(RayCluster(num_cpus=2)) as cluster:
+        yield cluster
 
 
 class TestRay(ExecutorConformance):
     def make_executor(self, make_runner, directory, members) -> Executor:
-        return Ray(make_runner, directory, 2, cluster=RayCluster(num_cpus=2))
+        return Ray(make_runner, directory, 2, cluster=RayCluster())
 
 
 class TestObjectStore(ExecutorConformance):
     def make_executor(self, make_runner, directory, members) -> Executor:
-        return Ray(make_runner, directory, 2, cluster=RayCluster(num_cpus=2), storage="object_store")
+        return Ray(make_runner, directory, 2, cluster=RayCluster(), storage="object_store")
+
+
+def run(directory: Path, misfortunes: dict[str, str], updates: int = 6, **options) -> PopulationTrainer:
+    trainer = toy_trainer(directory, toy_rules(), updates)
+    make = partial(ToyRunner, misfortunes=misfortunes)
+    with closing(Ray(make, directory, 2, cluster=RayCluster(), **options)) as executor:
+        assert trainer.run(executor, lambda: False)
+    return trainer
+
+
+def test_row_22_a_worker_that_is_lost_costs_a_segment_and_no_member(tmp_path: Path) -> None:
+    undisturbed = toy_trainer(tmp_path / "a", toy_rules(), 6)
+    undisturbed.run(Inline(ToyRunner, tmp_path / "a"), lambda: False)
+    found = run(tmp_path / "b", {"4:1": "kill", "2:2": "hang"}, timeout=2.0)
+    assert history(found) == history(undisturbed)
+    lost = {each.member_id: each.what for each in found.population.ledger.incidents if "A worker was lost" in each.what}
+    assert lost.keys() == {4, 2}
+    assert "its worker process has died" in lost[4]
+    assert "has not been heard of for 2 seconds" in lost[2]
+
+
+def test_row_22_a_member_whose_workers_die_again_and_again_is_replaced(tmp_path: Path) -> None:
+    found = run(tmp_path, {"5:1": "kill"}, restarts=0)
+    (event,) = (each for each in found.population.ledger.events if (each.generation, each.member_id) == (2, 5))
+    assert (event.performance, event.source_id is None) == (None, False)
+    (failure,) = (each.what for each in found.population.ledger.incidents if "It has failed" in each.what)
+    assert "its worker process has died" in failure
+
+
+@pytest.mark.parametrize("storage", ["auto", "object_store"])
+def test_nothing_but_members_files_is_left(tmp_path: Path, storage: str) -> None:
+    trainer = run(tmp_path, {}, storage=storage)
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("population.sqlite")}
+    assert names == trainer.population.needed()
+
+
+def test_signs_of_life_tell_how_far_each_segment_is(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    tasks = [Task(member, 0, 0, 5, member, {"rate": 0.1}) for member in range(2)]
+    make, beat = partial(ToyRunner, seconds=0.2), lambda *what: told.append(what)
+    with closing(Ray(make, tmp_path, 2, cluster=RayCluster(), beat=beat)) as executor:
+        assert len([*executor.run_segments(tasks, lambda: False)]) == 2
+    for member in range(2):
+        updates = [updates for who, updates in told if who == member]
+        assert updates == sorted(set(updates))
+        assert len(updates) >= 3
+
+
+def broken(directory: Path) -> ToyRunner:
+    raise LookupError(f"there is no plug-in for {directory.name}")
+
+
+def test_what_a_runner_raises_is_told(tmp_path: Path) -> None:
+    with closing(Ray(broken, tmp_path, 1, cluster=RayCluster(), restarts=0)) as executor:
+        (((result,)),) = executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)
+    assert f"worker 0 has raised LookupError: there is no plug-in for {tmp_path.name}" in (result.error or "")
+
+
+def test_a_worker_that_no_machine_has_room_for_is_waited_for_and_given_up(tmp_path: Path) -> None:
+    needs = Placement(num_cpus=1, resources={"accelerator": 2.0})
+    executor = Ray(ToyRunner, tmp_path, 1, cluster=RayCluster(), placement=needs, patience=0.5)
+    with (
+        closing(executor),
+        pytest.raises(EverlearnError, match="needs CPU 1 of 2, accelerator 2 of 0 that all machines"),
+    ):
+        [*executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)]
+
+
+def test_workers_that_wait_for_room_do_not_keep_others_from_working(tmp_path: Path) -> None:
+    """Four of four cores' worth on two: two work."""
+    tasks = [Task(member, 0, 0, 1, member, {"rate": 0.1}) for member in range(6)]
+    with closing(Ray(ToyRunner, tmp_path, 4, cluster=RayCluster())) as executor:
+        results = [result.member_id for piece in executor.run_segments(tasks, lambda: False) for result in piece]
+    assert sorted(results) == [*range(6)]
+
+
+def test_another_address_than_that_of_the_connection_is_refused(cluster: RayCluster) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"connected to the Ray cluster {cluster.address} already")):
+        RayCluster("192.0.2.1:6379")
+    with closing(RayCluster(cluster.address)) as again:
+        assert again.address == cluster.address
+
+
+def test_a_client_from_outside_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Start it on one of its machines"):
+        RayCluster("ray://192.0.2.1:10001")
+
+
+OWN = """
+import os, signal, sys
+before = signal.getsignal(signal.SIGTERM)
+{first}
+from everlearn.population.executors.ray_cluster import RayCluster
+from tests.population.listening import listening
+cluster = RayCluster(num_cpus=1)
+import ray
+@ray.remote
+class Nothing:
+    def say(self): return 1
+assert ray.get(Nothing.remote().say.remote()) == 1
+hosts = listening(os.getpid())
+assert len(hosts) >= 4 and all(host.is_loopback for host in hosts), hosts
+assert os.environ["RAY_AUTH_MODE"] == "token"
+assert signal.getsignal(signal.SIGTERM) is before
+cluster.close()
+assert "RAY_AUTH_TOKEN" not in os.environ and not ray.is_initialized()
+again = RayCluster(num_cpus=1)
+again.close()
+print("over")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what listens is read from /proc")
+@pytest.mark.parametrize("first", ["", "import ray"])
+def test_a_cluster_of_ones_own_listens_to_this_machine_alone_and_asks_for_a_token(tmp_path: Path, first: str) -> None:
+    """It leaves no token in a file, no output of its own, and signals as they were."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables |= {"HOME": str(tmp_path)}
+    program = [sys.executable, "-c", OWN.format(first=first)]
+    run = subprocess.run(program, env=variables, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "over\n"), run.stderr
+    assert [*tmp_path.rglob("auth_token")] == []
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'everlearn[ray]'")):
+        require_ray()

@@ -41,6 +41,11 @@ class Placement:
     resources: Mapping[str, float] = field(default_factory=dict)
     scheduling_strategy: Literal["SPREAD", "DEFAULT"] = "SPREAD"
 
+    def needs(self) -> dict[str, float]:
+        """By the names that machines have them by."""
+        needs = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": float(self.memory or 0), **self.resources}
+        return {name: number for name, number in needs.items() if number}
+
     def options(self) -> dict[str, Any]:
         """As an actor has them. Ray restarts nothing by itself: the pool does, and enters it in the journal."""
         memory = {} if self.memory is None else {"memory": self.memory}
@@ -137,9 +142,11 @@ class Ray(Pool["RayWorker"]):
         if waited < min(self._next_reminder, self._patience):
             return
         self._next_reminder += _REMINDER
+        all_there_is = self._cluster.resources()
+        needs = (f"{name} {n:g} of {all_there_is.get(name, 0):g}" for name, n in self._placement.needs().items())
         what = (
-            f"No worker has begun on the Ray cluster {self._cluster.address} for {waited:.0f} seconds. A worker needs "
-            f"{_said(self._placement.options())}; all machines together have {_said(self._cluster.resources())}."
+            f"No worker has begun on the Ray cluster {self._cluster.address} for {waited:.0f} seconds. It needs "
+            f"{', '.join(needs)} that all machines together have."
         )
         if waited >= self._patience:
             raise EverlearnError(f"{what} Add a machine, free some, or ask for less in population.ray.")
@@ -155,9 +162,3 @@ class Ray(Pool["RayWorker"]):
         self._failures.append(loss)
         if len(self._failures) > self._restarts + self._workers:
             raise EverlearnError("Ray cannot start workers:\n  " + "\n  ".join(dict.fromkeys(self._failures)))
-
-
-def _said(resources: Mapping[str, Any]) -> str:
-    """Numbers by name, without Ray's own marks of machines."""
-    numbers = {name: value for name, value in resources.items() if isinstance(value, int | float) and value}
-    return ", ".join(f"{name} {value:g}" for name, value in numbers.items() if not name.startswith(("node:", "max_")))

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _STORE = 256 * 2**20
 """Bytes of the object store of a cluster of one's own."""
+_PATIENCE = 10.0
+"""Seconds in which a cluster has to answer."""
 _OF_OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what Ray does on those: everything listens on the loopback interface
     "RAY_AUTH_MODE": "token",
@@ -76,7 +79,7 @@ class RayCluster:
         with ExitStack() as stack:
             is_connected = "ray" in sys.modules and _ray().is_initialized()
             if wanted == _NEW and not is_connected:
-                stack.enter_context(_settings_of_own())
+                stack.enter_context(settings_of_own())
             self.ray = _ray()
             if not is_connected:
                 stack.enter_context(redirect_stdout(sys.stderr))  # where Ray tells of workers that have died
@@ -114,8 +117,10 @@ class RayCluster:
 
     def _found(self, address: str, options: Mapping[str, Any]) -> None:
         try:
+            if address != "auto":
+                _require_listener(address)
             self.ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError, self.ray.exceptions.RayError) as error:
+        except (OSError, ValueError, RuntimeError, self.ray.exceptions.RayError) as error:
             raise ConfigError(
                 f"The Ray cluster {address} cannot be used: {error}\nGive HOST:PORT of a cluster that has everlearn, "
                 "this version of Ray and of Python, and its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
@@ -129,6 +134,17 @@ class RayCluster:
             )
 
 
+def _require_listener(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would try for ten minutes.
+
+    Raises:
+        OSError: If nobody does.
+        ValueError: If it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+
+
 def _ray() -> ModuleType:
     try:
         import ray
@@ -140,7 +156,7 @@ def _ray() -> ModuleType:
 
 
 @contextmanager
-def _settings_of_own() -> Iterator[None]:
+def settings_of_own() -> Iterator[None]:
     """Inside, Ray is told by the environment how it starts, where the user has not told it."""
     wanted = {**_OF_OWN, "RAY_AUTH_TOKEN": _token()}
     if os.environ.get("RAY_AUTH_TOKEN_PATH"):
