@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from statistics import fmean, pstdev
-from typing import final
+from typing import Any, TypeVar, final
 
 from everlearn.population.members import MemberId, Record, ranked
+
+Made = TypeVar("Made")
 
 
 @final
@@ -51,6 +53,22 @@ class Records(tuple[Record, ...]):
     def sources_among(self, best: int) -> int:
         """How many of so many at the top of the ranking may be taken over."""
         return bisect_left(self._source_ranks, best)
+
+    def once(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """What a rule makes of all these records, made when it is asked for first.
+
+        Args:
+            what: Everything but the records that it follows from.
+            make: Makes it, the same every time and with nothing drawn.
+        """
+        if what not in self._made:
+            self._made[what] = make()
+        made: Made = self._made[what]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
 
     @cached_property
     def mean_and_deviation(self) -> tuple[float, float] | None:
