@@ -68,7 +68,7 @@ class Found:
         generation: Seconds per generation, all of the following together and what is between them.
         results: Seconds per generation to enter results in the journal.
         deciding: Seconds per decided generation, states verified.
-        deciding_last: Seconds of the last of these: with history, beside the median.
+        deciding_last: Seconds of the last of these: with all the history, beside the mean.
         decided: Seconds per decided generation to enter its decisions in the journal.
         keeping: Seconds per generation to delete what nobody needs.
         resume: Seconds to read the journal and stand as before.
@@ -174,9 +174,9 @@ def measured(case: Case, folder: Path) -> Found:
     return Found(
         generation=controller / count,
         results=results.total / count,
-        deciding=float(np.median(deciding.seconds)),
+        deciding=deciding.total / len(deciding.seconds),
         deciding_last=deciding.seconds[-1],
-        decided=float(np.median(decided.seconds)),
+        decided=decided.total / len(decided.seconds),
         keeping=keeping.total / count,
         resume=resume,
         journal=journal,

@@ -98,7 +98,9 @@ def _parts(cases: Mapping[str, Case], found: Mapping[str, Found]) -> dict[str, d
     """Milliseconds of a generation for each member: part to population to size."""
     parts: dict[str, dict[str, float]] = {"results": {}, "deciding": {}, "decisions": {}, "files": {}, "other": {}}
     for name, one in found.items():
-        known = {"results": one.results, "deciding": one.deciding, "decisions": one.decided, "files": one.keeping}
+        share = (cases[name].generations - 1) / cases[name].generations  # of generations that are decided
+        known = {"results": one.results, "deciding": share * one.deciding}
+        known |= {"decisions": share * one.decided, "files": one.keeping}
         known["other"] = max(0.0, one.generation - sum(known.values()))
         for part, seconds in known.items():
             parts[part][name] = 1e3 * seconds / cases[name].size
