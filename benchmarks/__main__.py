@@ -20,6 +20,7 @@ from benchmarks import (
     optimizer_step,
     population,
     population_learning,
+    population_scale,
     signals,
     startup,
     throughput,
@@ -42,6 +43,7 @@ class Benchmark(StrEnum):
     STARTUP = "startup"
     SIGNALS = "signals"
     POPULATION = "population"
+    POPULATION_SCALE = "population-scale"
     LEARNING = "learning"
     COMPILED_LEARNING = "compiled-learning"
     POPULATION_LEARNING = "population-learning"
@@ -118,6 +120,7 @@ def _run(name: Benchmark, options: Options, announce: Announce) -> Report:
         Benchmark.STARTUP: startup,
         Benchmark.SIGNALS: signals,
         Benchmark.POPULATION: population,
+        Benchmark.POPULATION_SCALE: population_scale,
         Benchmark.POPULATION_LEARNING: population_learning,
     }[name]
     settings = module.SHORT if options.short else module.Settings()

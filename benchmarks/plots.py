@@ -73,7 +73,12 @@ def draw_parts(axes: Axes, title: str, unit: str, parts: Mapping[str, Mapping[st
 
 
 def draw_growth(
-    axes: Axes, title: str, size: str, sizes: Sequence[float], curves: Mapping[str, Sequence[float]]
+    axes: Axes,
+    title: str,
+    size: str,
+    sizes: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    of: str = "an iteration",
 ) -> None:
     """A line per part of an iteration over a growing size, on logarithmic axes, and what would be linear growth."""
     for colour, (part, seconds) in zip((_PARTS[0], _PARTS[3]), curves.items(), strict=True):
@@ -81,7 +86,7 @@ def draw_growth(
         linear = [seconds[-1] * each / sizes[-1] for each in sizes]
         axes.plot(sizes, linear, color=colour, linewidth=0.9, linestyle=":")
     _dress(axes, title, size)
-    axes.set_ylabel("seconds of an iteration; dotted: linear growth")
+    axes.set_ylabel(f"seconds of {of}; dotted: linear growth")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sizes, [f"{each:,g}" for each in sizes])

@@ -254,7 +254,7 @@ def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a
     assert [target["label"] for target in files[0]["targets"]] == ["P6", "P6"]
     page = (directory / "README.md").read_text(encoding="utf-8")
     assert all(part in page for part in ("## Throughput", "(throughput.png)", "| SB3 PPO |", "(optimizers.json)"))
-    assert page.count("figures mean nothing") == 7
+    assert page.count("figures mean nothing") == 8
     speed, memory = read(directory, "signals")["data"]
     assert min(speed["contestants"]["parquet to parquet"]["samples"]) > 0
     assert all(before < peak for before, peak in memory["MB"].values())
@@ -262,6 +262,9 @@ def test_the_command_measures_all_but_learning_and_leaves_figures_pictures_and_a
     populations = read(directory, "population")["data"][0]["contestants"]
     assert populations.keys() == {"everlearn pbt, inline"}
     assert populations["everlearn pbt, inline"]["median"] > 0
+    controllers = read(directory, "population-scale")["data"]
+    assert [data["population"] for data in controllers] == ["4", "8", "4, pieces of 2, 1 records"]
+    assert all(data["median"]["generation"] > data["median"]["results"] > 0 for data in controllers)
     starts = read(directory, "startup")["data"][0]["contestants"]
     assert starts["everlearn --help"]["samples"] == [len(startup.COMMANDS["everlearn --help"])]
     assert "DistributionalPPO" in capsys.readouterr().out

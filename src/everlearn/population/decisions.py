@@ -10,7 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from everlearn.core.errors import StateError
-from everlearn.population.members import Hyperparams, MemberId, Record, ranked
+from everlearn.population.members import Hyperparams, MemberId, Record
+from everlearn.population.records import Records
 
 if TYPE_CHECKING:
     from everlearn.population.config import PBTConfig
@@ -51,10 +52,10 @@ def decide(
         generator: Of the population.
         targets: The members to decide about; None for all.
     """
-    decisions = []
-    for record in population:
+    decisions, records = [], Records.of(population)
+    for record in records:
         if targets is None or record.member_id in targets:
-            sources = config.exploit.sources(record, population, generator)
+            sources = config.exploit.sources(record, records, generator)
             seed = int(generator.integers(_SEEDS))
             decisions.append(Decision(record.member_id, tuple(each.member_id for each in sources), seed))
     return tuple(decisions)
@@ -77,10 +78,11 @@ def hyperparams_after(
     Raises:
         StateError: If one of the two is not among the records.
     """
-    start = _found(decision.member_id if source_id is None else source_id, population)
-    if source_id is None and (not config.mutate_all or _is_best(start, population)):
+    records = Records.of(population)
+    start = _found(decision.member_id if source_id is None else source_id, records)
+    if source_id is None and (not config.mutate_all or _is_best(start, records)):
         return dict(start.hyperparams)
-    return explored(start.hyperparams, population, config, np.random.default_rng(decision.seed))
+    return explored(start.hyperparams, records, config, np.random.default_rng(decision.seed))
 
 
 def explored(
@@ -94,13 +96,12 @@ def explored(
     return dict(hyperparams)
 
 
-def _is_best(record: Record, population: Sequence[Record]) -> bool:
-    return record.score is not None and ranked(population)[0].member_id == record.member_id
+def _is_best(record: Record, records: Records) -> bool:
+    return record.score is not None and records.ranks[record.member_id] == 0
 
 
-def _found(member_id: MemberId, population: Sequence[Record]) -> Record:
-    for record in population:
-        if record.member_id == member_id:
-            return record
-    known = [record.member_id for record in population]
-    raise StateError(f"There is no record of member {member_id!r}, only of {known}. Give those of the decision.")
+def _found(member_id: MemberId, records: Records) -> Record:
+    if member_id not in records.positions:
+        known = [*records.positions]
+        raise StateError(f"There is no record of member {member_id!r}, only of {known}. Give those of the decision.")
+    return records[records.positions[member_id]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from numpy.random import Generator
 
@@ -16,7 +16,14 @@ from everlearn.population.space import HyperparamConfig, SearchSpace
 
 
 class ExploreStrategy(ABC):
-    """A rule by which a copy gets hyper-parameters of its own, inside of their ranges and in their types."""
+    """A rule by which a copy gets hyper-parameters of its own, inside of their ranges and in their types.
+
+    Attributes:
+        learns: Whether it learns from the records' ``observations``. For a rule that does not say so they are empty:
+            to look through all that was decided takes time.
+    """
+
+    learns: ClassVar[bool] = False
 
     @abstractmethod
     def explored(

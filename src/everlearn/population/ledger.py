@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -13,7 +13,17 @@ from typing import Any
 from everlearn.core.errors import ArgumentError
 from everlearn.population import scheduler_statistics as counted
 from everlearn.population.lineage import Event, observations
-from everlearn.population.members import Hyperparams, MemberId, MetricMode, PopulationMember, Record, Report, score_of
+from everlearn.population.members import (
+    Hyperparams,
+    MemberId,
+    MetricMode,
+    Observation,
+    PopulationMember,
+    Record,
+    Report,
+    score_of,
+)
+from everlearn.population.records import Records
 
 _MOST_INCIDENTS = 1000
 
@@ -98,6 +108,18 @@ class Ledger:
     incidents: list[Incident] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self._clock = max((max(each.reported_at, each.decided_at) for each in self.standings.values()), default=0)
+        self._events_of: defaultdict[MemberId, list[Event]] = defaultdict(list)
+        for event in self.events:
+            self._events_of[event.member_id].append(event)
+        self.hold(self.members)
+
+    def hold(self, members: Sequence[PopulationMember]) -> None:
+        """Take these handles for the members."""
+        self.members = list(members)
+        self._handles = {member.member_id: member for member in members}
+
     def begin(self, members: Sequence[PopulationMember], keeps_files: bool) -> None:
         """Enter the members of a new population.
 
@@ -112,8 +134,8 @@ class Ledger:
             )
             values = dict(member.hyperparams)
             start = Event(member.member_id, member.generation, member.step, member.performance, values)
-            self.events.append(start)
-        self.members = list(members)
+            self._append(start)
+        self.hold(members)
 
     def standing(self, member: PopulationMember) -> Standing:
         """Where a member stands.
@@ -121,7 +143,7 @@ class Ledger:
         Raises:
             ArgumentError: If it is none of these members, or a copy of one.
         """
-        if not any(own is member for own in self.members):
+        if self._handles.get(member.member_id) is not member:
             raise ArgumentError(
                 f"Member {member.member_id!r} is none of this scheduler's, or a copy of one. Use those in "
                 "scheduler.members."
@@ -153,11 +175,20 @@ class Ledger:
 
     def _now(self) -> int:
         """The next tick of a clock that counts reports and decisions."""
-        return 1 + max(max(each.reported_at, each.decided_at) for each in self.standings.values())
+        self._clock += 1
+        return self._clock
 
-    def records(self, members: Iterable[PopulationMember], metric_mode: MetricMode) -> tuple[Record, ...]:
-        """Frozen copies of some members, as strategies see them."""
-        return tuple(
+    def records(
+        self, members: Iterable[PopulationMember], metric_mode: MetricMode, *, with_observations: bool
+    ) -> Records:
+        """Frozen copies of some members, as strategies see them.
+
+        Args:
+            members: Which.
+            metric_mode: Whether higher or lower is better.
+            with_observations: Whether to look through all that was decided for what it has brought.
+        """
+        return Records(
             Record(
                 member_id=member.member_id,
                 hyperparams=self.standings[member.member_id].scored or member.hyperparams,
@@ -166,10 +197,13 @@ class Ledger:
                 generation=member.generation,
                 has_state=self.standings[member.member_id].has_state,
                 samples=_samples(member, metric_mode),
-                observations=observations(self.events, member.member_id, metric_mode),
+                observations=self._observations(member, metric_mode) if with_observations else (),
             )
             for member in members
         )
+
+    def _observations(self, member: PopulationMember, metric_mode: MetricMode) -> tuple[Observation, ...]:
+        return observations(self.events_of(member.member_id), member.member_id, metric_mode)
 
     def event(self, member: PopulationMember, taken: Taken, hyperparams: Hyperparams) -> Event:
         """What has been decided about a member; nothing changes yet.
@@ -206,7 +240,7 @@ class Ledger:
         """
         member = self.member(event.member_id)
         standing = self.standings[event.member_id]
-        self.events.append(event)
+        self._append(event)
         self.counts[counted.EXPLORATIONS] += event.explored
         standing.scored = dict(member.hyperparams) if event.source_id is None else None
         member.hyperparams, member.generation = dict(event.hyperparams), event.generation
@@ -221,7 +255,15 @@ class Ledger:
 
     def member(self, member_id: MemberId) -> PopulationMember:
         """The handle of a member."""
-        return next(member for member in self.members if member.member_id == member_id)
+        return self._handles[member_id]
+
+    def events_of(self, member_id: MemberId) -> Sequence[Event]:
+        """What was decided about a member, oldest first; its beginning too."""
+        return self._events_of.get(member_id, ())
+
+    def _append(self, event: Event) -> None:
+        self.events.append(event)
+        self._events_of[event.member_id].append(event)
 
     def files(self) -> set[Path]:
         """What members refer to."""

@@ -86,7 +86,7 @@ class Record:
         generation: How many decisions it has been through.
         has_state: Whether there is a state of it that another could take over.
         samples: Its scores since its last decision, oldest first.
-        observations: What its hyper-parameters have brought.
+        observations: What its hyper-parameters have brought, for explore rules that learn from it.
     """
 
     member_id: MemberId
@@ -105,6 +105,12 @@ class Record:
     def can_be_source(self) -> bool:
         """Whether others may take it over: it has a state, and a score that is finite."""
         return self.has_state and self.score is not None
+
+    def can_be_source_of(self, target: Record) -> bool:
+        """Whether another may: its score is higher too, than any if the other has none."""
+        if not self.has_state or self.score is None:
+            return False
+        return target.score is None or self.score > target.score
 
 
 def score_of(performance: float | None, metric_mode: MetricMode) -> float | None:
@@ -156,8 +162,4 @@ def ranked(population: Sequence[Record]) -> list[Record]:
 
 def sources_above(target: Record, population: Sequence[Record]) -> list[Record]:
     """Who may be taken over and has a higher score than the target, best first."""
-    return [each for each in ranked(population) if each.can_be_source and _is_above(each, target)]
-
-
-def _is_above(record: Record, target: Record) -> bool:
-    return target.score is None or (record.score is not None and record.score > target.score)
+    return [each for each in ranked(population) if each.can_be_source_of(target)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.random import Generator
@@ -15,6 +15,7 @@ from everlearn.core.errors import require_in_range
 from everlearn.population.explore import ExploreStrategy, each_changed, explores, perturbed
 from everlearn.population.gaussian_process import Array, Kernel, Posterior, likeliest, standardised
 from everlearn.population.members import Hyperparams, Record
+from everlearn.population.records import Records
 from everlearn.population.space import HyperparamConfig, SearchSpace
 
 KERNELS = tuple(
@@ -42,6 +43,8 @@ class PB2(ExploreStrategy):
     population-based bandits", algorithm 1 and equation 6; the growth of ``kappa`` is that of their implementation.
     """
 
+    learns: ClassVar[bool] = True
+
     candidates: int = 1000
     memory: int = 200
 
@@ -54,7 +57,7 @@ class PB2(ExploreStrategy):
     ) -> dict[str, Any]:
         """The best of the candidates, and neighbours of the source's choices."""
         numbers = [each for each in space if each.allowed.coordinate(hyperparams.get(each.name)) is not None]
-        best = self._best_point(numbers, population, generator) if numbers else np.empty(0)
+        best = self._best_point(numbers, space, population, generator) if numbers else np.empty(0)
         chosen = {each.name: each.allowed.at(float(x)) for each, x in zip(numbers, best, strict=True)}
 
         def change(config: HyperparamConfig, value: Any) -> Any:
@@ -63,23 +66,53 @@ class PB2(ExploreStrategy):
         return each_changed(hyperparams, space, change)
 
     def _best_point(
-        self, numbers: Sequence[HyperparamConfig], population: Sequence[Record], generator: Generator
+        self,
+        numbers: Sequence[HyperparamConfig],
+        space: SearchSpace,
+        population: Sequence[Record],
+        generator: Generator,
     ) -> Array:
         """Coordinates in [0, 1], (d,)."""
-        seen = sorted((one for record in population for one in record.observations), key=lambda one: one.time)
-        seen = seen[-self.memory :]
-        points = _points([one.hyperparams for one in seen], numbers)
-        times = np.array([float(one.time) for one in seen])
-        values = standardised(np.array([one.gain for one in seen]))
-        now = 1.0 + max([0, *(one.time for one in seen), *(record.generation for record in population)])
-        enough = len(seen) >= _ENOUGH_TO_CHOOSE
-        kernel = likeliest(KERNELS, points, times, values) if enough else Kernel()
-        tried = _points([record.hyperparams for record in population], numbers)
+        records = Records.of(population)
+        names = tuple(each.name for each in numbers)
+        model = records.once((self, space, names), lambda: _model(records, numbers, self.memory))
         candidates = generator.random((self.candidates, len(numbers)))
-        mean = Posterior(kernel, points, times, values).mean(candidates, now)
-        deviation = _with_tried(kernel, points, times, tried, now).deviation(candidates, now)
-        best: Array = candidates[int(np.argmax(mean + kappa(len(seen)) * deviation))]
+        best: Array = candidates[int(np.argmax(model.upper_bound(candidates)))]
         return best
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a generation knows of the space; all that explore in it ask the same.
+
+    Args:
+        gain: What has been seen.
+        tried: The same, and what will be known once what is being tried has been seen.
+        now: The generation that begins.
+        weight: By which the deviation counts.
+    """
+
+    gain: Posterior
+    tried: Posterior
+    now: float
+    weight: float
+
+    def upper_bound(self, candidates: Array) -> Array:
+        """Of the gain, (n,)."""
+        bound: Array = self.gain.mean(candidates, self.now) + self.weight * self.tried.deviation(candidates, self.now)
+        return bound
+
+
+def _model(records: Records, numbers: Sequence[HyperparamConfig], memory: int) -> _Model:
+    seen = sorted((one for record in records for one in record.observations), key=lambda one: one.time)[-memory:]
+    points = _points([one.hyperparams for one in seen], numbers)
+    times = np.array([float(one.time) for one in seen])
+    values = standardised(np.array([one.gain for one in seen]))
+    now = 1.0 + max([0, *(one.time for one in seen), *(record.generation for record in records)])
+    kernel = likeliest(KERNELS, points, times, values) if len(seen) >= _ENOUGH_TO_CHOOSE else Kernel()
+    tried = _points([record.hyperparams for record in records], numbers)
+    gain = Posterior(kernel, points, times, values)
+    return _Model(gain, _with_tried(kernel, points, times, tried, now), now, kappa(len(seen)))
 
 
 def kappa(observations: int) -> float:

@@ -17,7 +17,8 @@ from everlearn.population.config import PBTConfig
 from everlearn.population.decided import Decided
 from everlearn.population.decisions import Decision, decide, hyperparams_after
 from everlearn.population.ledger import Ledger, Taken
-from everlearn.population.members import MemberId, PopulationMember, Record, ranked, score_of
+from everlearn.population.members import MemberId, PopulationMember, Record, score_of
+from everlearn.population.records import Records
 from everlearn.population.segments import Checkpoint, Copy, Result, Task
 
 Verify = Callable[[Checkpoint], str | None]
@@ -194,12 +195,14 @@ class Population:
             verify: Says of a state whether it can be taken over.
         """
         failed = self._failed()
-        ready = [
+        ready = {
             each.member_id for each in self.members if each.step >= self.config.burn_in or each.member_id in failed
-        ]
+        }
         records = self._records()
+        healthy = tuple(each.member_id for each in records.sources)
         decisions = [
-            self._with_rescue(each, failed, records) for each in decide(records, self.config, generator, ready)
+            replace(each, sources=each.sources or healthy) if each.member_id in failed else each
+            for each in decide(records, self.config, generator, ready)
         ]
         return [self._decided(each, records, verify) for each in decisions]
 
@@ -225,9 +228,10 @@ class Population:
         checkpoints += [place.copy.checkpoint for place in self.places.values() if place.copy is not None]
         return {each.name for each in checkpoints if each is not None}
 
-    def _records(self) -> tuple[Record, ...]:
-        records = self.ledger.records(self.members, self.config.metric_mode)
-        return tuple(replace(record, samples=self._samples(record)) for record in records)
+    def _records(self) -> Records:
+        mode, learns = self.config.metric_mode, self.config.explore.learns
+        records = self.ledger.records(self.members, mode, with_observations=learns)
+        return Records(replace(record, samples=self._samples(record)) for record in records)
 
     def _samples(self, record: Record) -> tuple[float, ...]:
         """The finite scores of its last segment; what is better is higher in them, too."""
@@ -235,16 +239,10 @@ class Population:
         scores = () if result is None else (score_of(each, self.config.metric_mode) for each in result.samples)
         return tuple(score for score in scores if score is not None)
 
-    def _failed(self) -> list[MemberId]:
-        return [member_id for member_id, result in self.results.items() if result.error is not None]
+    def _failed(self) -> set[MemberId]:
+        return {member_id for member_id, result in self.results.items() if result.error is not None}
 
-    def _with_rescue(self, decision: Decision, failed: Sequence[MemberId], records: Sequence[Record]) -> Decision:
-        if decision.sources or decision.member_id not in failed:
-            return decision
-        healthy = tuple(each.member_id for each in ranked(records) if each.can_be_source)
-        return replace(decision, sources=healthy)
-
-    def _decided(self, decision: Decision, records: Sequence[Record], verify: Verify) -> Decided:
+    def _decided(self, decision: Decision, records: Records, verify: Verify) -> Decided:
         member = self.ledger.member(decision.member_id)
         passed_over: list[str] = []
         for source_id in decision.sources:

@@ -151,7 +151,7 @@ class PBTScheduler:
         standing, present = self._ledger.standing(member), self._ledger.counting(member)
         if not self._is_ready(standing, len(present)):
             return ExploitResult(None, dict(member.hyperparams), None)
-        records = self._ledger.records(present, self.config.metric_mode)
+        records = self._ledger.records(present, self.config.metric_mode, with_observations=self.config.explore.learns)
         (decision,) = decide(records, self.config, self._generator, (member.member_id,))
         taken = self._taken_over(decision)
         source_id = None if taken.source is None else taken.source.member_id
@@ -225,7 +225,7 @@ class PBTScheduler:
             raise StateError(f"The state is of members {ids}, here are others. Load it with its own configuration.")
         for handle, member in zip(handles, ledger.members, strict=False):
             vars(handle).update(vars(member))
-        ledger.members = handles or ledger.members
+        ledger.hold(handles or ledger.members)
         self._ledger, self._generator, self.seed = ledger, generator, seed
         if self._files is not None:
             self._files.adopt(files)
@@ -257,9 +257,8 @@ class PBTScheduler:
 
     def _taken_over(self, decision: Decision) -> Taken:
         """The first source whose state can be read; row 27 of the failure-mode table."""
-        by_id = {member.member_id: member for member in self._ledger.members}
         passed_over: list[str] = []
-        for source in (by_id[source_id] for source_id in decision.sources):
+        for source in map(self._ledger.member, decision.sources):
             if self._files is None:
                 return Taken(source)
             try:

@@ -99,7 +99,7 @@ def hyperparams_before(population: Population, event: Event) -> Hyperparams:
         population: In which that has been entered.
         event: What was decided; one of the population's, or equal to one.
     """
-    own = (each for each in reversed(population.ledger.events) if each.member_id == event.member_id)
+    own = reversed(population.ledger.events_of(event.member_id))
     return next((each.hyperparams for each in own if each.generation < event.generation), event.hyperparams)
 
 
