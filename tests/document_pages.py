@@ -31,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 NOT_RUN = ("git", "make", "pip", "tensorboard", ".venv/bin/pip")
 MOMENT = ["--steps", "64", "--set", "n_steps=16", "--set", "batch_size=16", "--set", "env.n_envs=2", "-q"]
 NO_EPISODES = ["--set", "logging.baseline_episodes=0", "--set", "logging.evaluation_episodes=0"]
-TWO_MEMBERS = ["population_size=2", "perturbation_interval=1", "vgs_warmup_steps=9"]
+TWO_MEMBERS = ["population_size=2", "perturbation_interval=1", "vgs_warmup_steps=9", "population.ray=null"]
 FEW_MEMBERS = [*MOMENT, "--executor", "inline", *(word for each in TWO_MEMBERS for word in ("--set", each))]
 ONE_FOLD = ["--folds", "1", "--seeds", "2", *MOMENT[2:], "--set", "total_timesteps=64"]
 STAND_IN = "Pendulum-v1"  # for configurations that leave the environment to the command line

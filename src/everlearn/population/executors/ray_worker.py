@@ -255,4 +255,4 @@ def _obituary(error: Exception) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         return f"has raised {type(error.cause).__name__}: {error.cause}"
     *_, last = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return f"was lost ({last[:_LONGEST]})"
+    return f"was lost: {last.removeprefix('The actor is dead because ').partition(' Some common causes')[0][:_LONGEST]}"
