@@ -95,7 +95,7 @@ def main(kind: str, directory: str) -> None:
     scheduler = schedulers[kind]()
     ray.init(
         address="local",
-        num_cpus=2,
+        num_cpus=1 if kind == "asynchronous" else 2,
         num_gpus=0,
         include_dashboard=False,
         object_store_memory=100_000_000,

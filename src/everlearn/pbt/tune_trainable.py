@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
@@ -158,7 +159,11 @@ class _Workplace:
     def __init__(self, run: Decided) -> None:
         self.decided, self.total_updates = run, total_updates(run.config)
         self.directory = Path(tempfile.mkdtemp(prefix="everlearn-trial-"))
-        self._runner = agent_runner(run.config.model_dump(exclude_none=True), self.directory)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self._runner = agent_runner(run.config.model_dump(exclude_none=True), self.directory)
+            stack.callback(self._runner.close)
+            self._held = stack.pop_all()
 
     def trained(self, task: Task) -> Result:
         """What comes of a segment; its file is the only one then.
@@ -181,10 +186,7 @@ class _Workplace:
 
     def close(self) -> None:
         """Close the environments and delete the directory."""
-        try:
-            self._runner.close()
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        self._held.close()
 
 
 def _unwatched(member_id: MemberId, updates: int) -> None:
