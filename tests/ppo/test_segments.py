@@ -186,3 +186,27 @@ def test_b29_the_sources_hyperparameters_come_along(pair) -> None:
     source.set_hyperparameter("gamma", 0.9)
     target.take_over(io.BytesIO(segment(source, 1)), seed=0)
     assert target.gamma == 0.9 == target.rollout_buffer.gamma
+
+
+def test_new_episodes_begin_with_generators_of_their_own_and_nothing_else_changes() -> None:
+    models = []
+    for _ in range(3):
+        models.append(made())
+        segment(models[-1], 1)
+    models[1].begin_episodes(7)
+    models[2].begin_episodes(8)
+    assert len({digest(model.get_parameters()) for model in models}) == 1
+    for model in models:
+        segment(model, 1)
+    assert [model.num_timesteps for model in models] == [2 * N_STEPS * N_ENVS] * 3
+    states = [
+        str([env.unwrapped.np_random.bit_generator.state for env in model.env.unwrapped.envs]) for model in models
+    ]
+    assert len(set(states)) == 3
+
+
+def test_episodes_need_an_environment_to_begin_in() -> None:
+    model = made()
+    model.env = None
+    with pytest.raises(OrderError, match="set_env"):
+        model.begin_episodes(1)

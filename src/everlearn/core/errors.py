@@ -6,10 +6,19 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import Any
 
 
 class EverlearnError(Exception):
-    """Base of every error that everlearn raises on purpose."""
+    """Base of every error that everlearn raises on purpose; each can be sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again of its message and attributes, whatever its constructor takes."""
+        return _made_again, (type(self), self.args), vars(self)
+
+
+def _made_again(kind: type[EverlearnError], arguments: tuple[Any, ...]) -> EverlearnError:
+    return kind.__new__(kind, *arguments)
 
 
 class ArgumentError(EverlearnError, ValueError):

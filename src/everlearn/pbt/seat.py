@@ -122,6 +122,8 @@ class Seat:
             agent.take_over(path, copy.copied, copy.optimizer, seed=copy.seed, sha256=source.sha256)
             if policy_digest(agent) != source.policy_digest:
                 raise StateError(f"{path}: the policy that was taken over is not the one that was saved.")
+            if task.checkpoint == source:  # in its place, where the next episodes would be its own
+                agent.begin_episodes(copy.seed)
         for name, value in task.hyperparams.items():
             agent.set_hyperparameter(name, value)
         return lost

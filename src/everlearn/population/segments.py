@@ -68,7 +68,8 @@ class Task:
         updates: Training updates to do.
         seed: Of a member that begins.
         hyperparams: Value by name.
-        checkpoint: Its state; None for one that begins.
+        checkpoint: Its state; None for one that begins; that of its copy for one that goes on where the other stood,
+            with the other's counters, in new episodes.
         copy: What it takes over before; None if it goes on with its own.
     """
 

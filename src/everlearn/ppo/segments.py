@@ -131,6 +131,17 @@ class SegmentedLearner(ResumableLearner):
                 self.state_tree()["episodes"].load_state_dict(file.state("episodes"))
         set_random_seed(seed % 2**32, using_cuda=self.device.type == "cuda")
 
+    def begin_episodes(self, seed: int) -> None:
+        """Begin new episodes in all environments when training goes on; those that are running are not finished.
+
+        Args:
+            seed: Of their generators from now on.
+        """
+        if self.env is None:
+            raise OrderError("The model has no environment to begin episodes in. Give it one with set_env().")
+        self.env.seed(seed % 2**32)
+        self._last_obs, self._at_clean_point = None, None
+
     def _take_hyperparameters(self, file: ModelFile) -> None:
         tree = self.state_tree()
         for part in ("hyperparameters", "divergence"):
