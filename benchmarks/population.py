@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +15,16 @@ from statistics import mean, median
 from benchmarks.measure import Announce, Comparison, Target, in_turns
 from benchmarks.peers import RAY, ROOT, interpreter
 from benchmarks.plots import draw_comparison, panels
-from benchmarks.population_runs import PopulationRun, own_run, peer_run
+from benchmarks.population_runs import PopulationRun, own_run, tune_run
 from benchmarks.population_task import Population
 from benchmarks.results import Report
 from benchmarks.tables import comparison_table, target_table
 
 PEER = "Ray Tune PBT, SB3 PPO"
-VECTORISED, PROCESSES, INLINE = (f"everlearn pbt, {name}" for name in ("vectorised", "processes", "inline"))
-EXECUTORS = {VECTORISED: "vectorised", PROCESSES: "processes", INLINE: "inline"}
+TUNED = "Ray Tune PBT, everlearn's PPO"
+_EXECUTORS = ("vectorised", "processes", "ray", "inline")
+VECTORISED, PROCESSES, ON_RAY, INLINE = (f"everlearn pbt, {name}" for name in _EXECUTORS)
+EXECUTORS = dict(zip((VECTORISED, PROCESSES, ON_RAY, INLINE), _EXECUTORS, strict=True))
 TARGETS = (Target("P5", VECTORISED, PEER, must=3.0, aim=5.0),)
 METHOD = (
     "A population of {members} agents on {env_id}, truncation of the best and the worst {truncation:.0%}, trains for "
@@ -39,7 +42,8 @@ METHOD = (
 RAY_METHOD = (
     "Ray is as fast as it went: one processor for each of {cores} members at a time, a `Trainable` whose actors are "
     "reused, members that do not wait for each other (`synch=False`), no logs, no dashboard, no metrics. "
-    "A member's step is the whole generation; its checkpoint is `model.save`."
+    "A member's step is the whole generation; its checkpoint is `model.save`, and that of everlearn's "
+    "(`everlearn.population.tune.Trainable`) a whole member as in its own populations."
 )
 NO_PEER = "Without the peer: everlearn alone, all members one after the other in one process."
 FULL = Population()
@@ -57,7 +61,7 @@ class Settings:
     """
 
     population: Population = FULL
-    contestants: Sequence[str] = (VECTORISED, PROCESSES)
+    contestants: Sequence[str] = (VECTORISED, PROCESSES, ON_RAY, TUNED)
     peer: bool = True
     repetitions: int = 3
 
@@ -79,7 +83,7 @@ def run(settings: Settings, announce: Announce) -> Report:
         environments: dict[str, Mapping[str, str]] = {}
         if settings.peer:
             python = interpreter(RAY, announce)
-            contestants = {PEER: partial(peer_run, settings.population, python), **contestants}
+            contestants = {PEER: partial(tune_run, settings.population, python, "stable-baselines3"), **contestants}
             environments = {PEER: peer_versions(python)}
         runs = in_turns(contestants, settings.repetitions, lambda what: announce(f"Population: {what}"))
     comparison = compared(runs, settings)
@@ -127,10 +131,13 @@ def peer_versions(python: Path) -> dict[str, str]:
 def _own_contestants(settings: Settings, folder: Path) -> dict[str, Callable[[], PopulationRun]]:
     """Each with a directory for compiled code that is empty at first, and stays for its further runs."""
     contestants: dict[str, Callable[[], PopulationRun]] = {}
-    for name in settings.contestants:
-        caches = folder / EXECUTORS[name]
+    for number, name in enumerate(settings.contestants):
+        caches = folder / str(number)
         caches.mkdir()
-        contestants[name] = partial(own_run, settings.population, EXECUTORS[name], caches)
+        if name == TUNED:
+            contestants[name] = partial(tune_run, settings.population, Path(sys.executable), "everlearn", caches)
+        else:
+            contestants[name] = partial(own_run, settings.population, EXECUTORS[name], caches)
     return contestants
 
 

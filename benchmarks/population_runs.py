@@ -25,8 +25,9 @@ _LOOK = 0.1  # seconds between two looks at a run
 _QUIET_RAY = {
     "PYTHONPATH": str(ROOT),
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "token",  # whatever address it is told to use, its ports are open to the network
+    "RAY_AUTH_MODE": "token",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it listens on the loopback interface
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -113,15 +114,21 @@ def own_run(population: Population, executor: str, caches: Path) -> PopulationRu
         return watched_run(command, environment(1, caches), out / GENERATIONS, population.cores)
 
 
-def peer_run(population: Population, python: Path) -> PopulationRun:
-    """``benchmarks.ray_tune`` from its start to its end, with an interpreter that has Ray.
+def tune_run(population: Population, python: Path, member: str, caches: Path | None = None) -> PopulationRun:
+    """``benchmarks.ray_tune`` from its start to its end.
+
+    Args:
+        population: What is trained.
+        python: An interpreter that has Ray.
+        member: What a member is, by its name there.
+        caches: Directory for compiled code; None for one that is empty.
 
     Raises:
         RuntimeError: If it fails.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [str(python), "-m", "benchmarks.ray_tune", json.dumps(asdict(population)), folder]
-        variables = environment(1, Path(folder)) | _QUIET_RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        command = [str(python), "-m", "benchmarks.ray_tune", json.dumps(asdict(population)), folder, member]
+        variables = environment(1, caches or Path(folder)) | _QUIET_RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         return watched_run(command, variables, Path(folder) / GENERATIONS, population.cores)
 
 

@@ -1,8 +1,9 @@
-"""Ray Tune's population based training of Stable-Baselines3's PPO, as fast as it goes.
+"""Ray Tune's population based training of Stable-Baselines3's PPO, or of everlearn's, as fast as it goes.
 
-``python -m benchmarks.ray_tune POPULATION DIRECTORY`` runs in the peer's environment, from a ``Population`` as JSON. It
-leaves a line per generation in the directory, and everything that Ray writes. Members are asynchronous: they wait for
-nobody, and their actors are reused, which Tune does not do for a synchronous population.
+``python -m benchmarks.ray_tune POPULATION DIRECTORY MEMBER`` runs in the peer's environment, or in everlearn's where
+MEMBER is everlearn, from a ``Population`` as JSON. It leaves a line per generation in the directory, and what else
+Ray writes. Members are asynchronous: they wait for nobody, and their actors are reused, which Tune does not do for a
+synchronous population.
 """
 
 from __future__ import annotations
@@ -140,14 +141,30 @@ def main() -> None:
         _temp_dir=str(directory),
     )
     try:
-        results = _tuner(population, directory).fit()
+        results = _tuner(population, directory, sys.argv[3]).fit()
     finally:
         ray.shutdown()
     if results.errors:
         raise results.errors[0]
 
 
-def _tuner(population: Population, directory: Path) -> tune.Tuner:
+def _stable_baselines3(population: Population) -> tuple[type[tune.Trainable], dict[str, Any]]:
+    return Member, {"population": asdict(population)}
+
+
+def _everlearn(population: Population) -> tuple[type[tune.Trainable], dict[str, Any]]:
+    from benchmarks.population_runs import configuration
+    from everlearn.population.tune import Trainable
+
+    return Trainable, {"run": configuration(population)}
+
+
+MEMBERS = {"stable-baselines3": _stable_baselines3, "everlearn": _everlearn}
+"""What is trained: the trainable, and what its configuration says besides hyper-parameters."""
+
+
+def _tuner(population: Population, directory: Path, member: str) -> tune.Tuner:
+    trainable, settings = MEMBERS[member](population)
     space = {name: _domain(bounds) for name, bounds in SPACE.items()}
     scheduler = PopulationBasedTraining(
         time_attr="training_iteration",
@@ -158,8 +175,8 @@ def _tuner(population: Population, directory: Path) -> tune.Tuner:
         log_config=False,
     )
     return tune.Tuner(
-        tune.with_resources(Member, {"cpu": 1}),
-        param_space={**space, "seed": tune.randint(0, 2**31), "population": asdict(population)},
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={**space, "seed": tune.randint(0, 2**31), **settings},
         tune_config=tune.TuneConfig(
             metric="score",
             mode="max",
