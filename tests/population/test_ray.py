@@ -73,6 +73,35 @@ def test_nothing_but_members_files_is_left(tmp_path: Path, storage: str) -> None
     assert names == trainer.population.needed()
 
 
+@pytest.mark.parametrize("storage", ["auto", "shared"])
+def test_a_worker_that_does_not_see_the_directory_gets_the_files(tmp_path: Path, storage: str) -> None:
+    """Or is refused, where it has to see it."""
+    trainer = toy_trainer(tmp_path, toy_rules(), 6)
+    with closing(Ray(ToyRunner, tmp_path, 2, cluster=RayCluster(), storage=storage)) as executor:
+        (sight,) = tmp_path.glob(".sight-*")
+        sight.unlink()
+        if storage == "shared":
+            with pytest.raises(ConfigError, match=re.escape(f"does not see {tmp_path}. Have the run in a directory")):
+                trainer.run(executor, lambda: False)
+            return
+        assert trainer.run(executor, lambda: False)
+        assert 0 < len(executor._files._sent) <= 6  # those of the last generation, and no others
+    undisturbed = toy_trainer(tmp_path / "a", toy_rules(), 6)
+    undisturbed.run(Inline(ToyRunner, tmp_path / "a"), lambda: False)
+    assert history(trainer) == history(undisturbed)
+
+
+def test_a_machine_with_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from everlearn.population.executors import ray_worker
+
+    monkeypatch.setattr(ray_worker, "versions", lambda: {"everlearn": "0.0.1", "torch": "2.0.0", "numpy": "1.0.0"})
+    with (
+        closing(Ray(ToyRunner, tmp_path, 2, cluster=RayCluster())) as executor,
+        pytest.raises(ConfigError, match=r"and the controller everlearn 0\.0\.1, .*Install the same on all machines"),
+    ):
+        [*executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)]
+
+
 def test_signs_of_life_tell_how_far_each_segment_is(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     tasks = [Task(member, 0, 0, 5, member, {"rate": 0.1}) for member in range(2)]

@@ -1,5 +1,6 @@
 """Machines and controllers that are lost while a population is trained on Ray: at most a segment each, no member."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -121,3 +122,39 @@ def test_row_29_a_controller_that_is_killed_goes_on_with_the_same_history(tmp_pa
     assert history(trainer) == undisturbed
     names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("population.sqlite")}
     assert {name for name in names if not name.startswith(".sight-")} == trainer.population.needed()
+
+
+OPEN = """
+from everlearn.population.executors.ray_cluster import RayCluster
+if {own}:
+    RayCluster(num_cpus=1).close()
+else:
+    from ray.cluster_utils import Cluster
+    cluster = Cluster()
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+    RayCluster(cluster.address).close()
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_cluster_without_a_token_is_warned_of(own: bool) -> None:
+    variables = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    program = [sys.executable, "-c", OPEN.format(own=own)]
+    run = subprocess.run(program, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "is used without a token: whoever reaches its ports can run code in it" in run.stderr
+
+
+@pytest.mark.slow
+def test_a_wrong_token_is_refused() -> None:
+    program = (
+        "import os, sys; from everlearn.population.executors.ray_cluster import RayCluster; RayCluster(sys.argv[1])"
+    )
+    with machines(1) as cluster:
+        variables = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+        address = cluster.address
+        command = [sys.executable, "-c", program, address]
+        run = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"ConfigError: The Ray cluster {address} cannot be used" in run.stderr
+    assert "Authentication token is missing or incorrect" in run.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from everlearn.core.errors import EverlearnError
 from everlearn.population.executors.executor import Beat, MakeRunner
 from everlearn.population.executors.pool import Pool
 from everlearn.population.executors.ray_cluster import RayCluster
+from everlearn.population.segments import Result, Task
 
 if TYPE_CHECKING:
     from everlearn.population.executors.ray_worker import RayWorker, Storage
@@ -109,6 +110,11 @@ class Ray(Pool["RayWorker"]):
         self._failures: list[str] = []
         self._waits_since: float | None = None
         self._next_reminder = _REMINDER
+
+    def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
+        """Side by side, on all machines."""
+        self._files.forget()
+        yield from super().run_segments(tasks, stopped)
 
     def close(self) -> None:
         """End all actors, and leave the cluster."""

@@ -88,6 +88,12 @@ class RayCluster:
                 with _kept_signals():
                     self._own(options, num_cpus) if wanted == _NEW else self._found(wanted, options)
             self.address = str(self.ray.get_runtime_context().gcs_address)
+            if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+                _log.warning(
+                    "The Ray cluster %s is used without a token: whoever reaches its ports can run code in it. Start "
+                    "it and everlearn with RAY_AUTH_MODE=token.",
+                    self.address,
+                )
             if is_connected and (address not in (None, "auto", self.address) or runtime_env):
                 raise ConfigError(
                     f"This process is connected to the Ray cluster {self.address} already. Leave out address and "
@@ -126,12 +132,6 @@ class RayCluster:
                 "this version of Ray and of Python, and its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH)."
             ) from error
-        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-            _log.warning(
-                "The Ray cluster %s is used without a token: whoever reaches its ports can run code in it. Start it "
-                "and everlearn with RAY_AUTH_MODE=token.",
-                address,
-            )
 
 
 def _require_listener(address: str) -> None:

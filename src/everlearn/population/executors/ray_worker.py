@@ -133,7 +133,7 @@ class Files:
         (self.directory / self.sight).unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Nobody needs any more what the workers were sent."""
+        """Let go of what the workers were sent: nobody at work needs it."""
         self._sent = {}
 
     def needed_by(self, tasks: Sequence[Task]) -> dict[str, Any]:
