@@ -62,5 +62,6 @@ def test_without_ray_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, address: str) -> None:
     settings = {"population.executor": "ray", "population.ray.address": address}
-    with pytest.raises(ConfigError, match=re.escape(f"The Ray cluster {address} cannot be used")):
+    with pytest.raises(ConfigError, match=r"The Ray cluster .* cannot be used"):
         small_population(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()

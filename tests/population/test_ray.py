@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from everlearn.core.errors import ConfigError, EverlearnError, MissingExtraError
-from everlearn.population.executors import Executor, Inline
+from everlearn.population.executors import Beat, Executor, Inline, Processes, ray_cluster
+from everlearn.population.executors.process_worker import ProcessWorker
 from everlearn.population.executors.ray import Placement, Ray
-from everlearn.population.executors.ray_cluster import RayCluster, require_ray
-from everlearn.population.segments import Task
+from everlearn.population.executors.ray_cluster import RayCluster, require_cluster
+from everlearn.population.segments import Result, Task
 from everlearn.population.trainer import PopulationTrainer
 from everlearn.testing.populations import ExecutorConformance, ToyRunner, history, toy_rules, toy_trainer
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,14 +118,63 @@ def test_signs_of_life_tell_how_far_each_segment_is(tmp_path: Path) -> None:
         assert len(updates) >= 3
 
 
-def broken(directory: Path) -> ToyRunner:
-    raise LookupError(f"there is no plug-in for {directory.name}")
+class Raising(ToyRunner):
+    def run(self, tasks: Sequence[Task], beat: Beat) -> list[Result]:
+        if tasks[0].member_id == 0:
+            beat(0, 1)
+            raise LookupError(f"there is no plug-in for {tasks[0].member_id}")
+        return super().run(tasks, beat)
 
 
-def test_what_a_runner_raises_is_told(tmp_path: Path) -> None:
-    with closing(Ray(broken, tmp_path, 1, cluster=RayCluster(), restarts=0)) as executor:
+def test_what_a_runner_raises_is_told_and_its_place_is_free_again(tmp_path: Path) -> None:
+    """On as many cores as there are workers: one that stayed would keep all others from beginning."""
+    tasks = [Task(member, 0, 0, 1, member, {"rate": 0.1}) for member in range(2)]
+    with closing(Ray(Raising, tmp_path, 2, cluster=RayCluster(), restarts=2)) as executor:
+        results = {each.member_id: each for piece in executor.run_segments(tasks, lambda: False) for each in piece}
+    said = "has raised LookupError: there is no plug-in for 0"
+    assert ((results[0].error or "").count(said), results[1].error) == (3, None)
+
+
+class Slow(ToyRunner):
+    def __init__(self, directory: Path) -> None:
+        time.sleep(3)
+        super().__init__(directory)
+
+
+def test_a_runner_may_take_its_time_to_begin(tmp_path: Path) -> None:
+    with closing(Ray(Slow, tmp_path, 1, cluster=RayCluster(), timeout=1.0, restarts=0)) as executor:
         (((result,)),) = executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)
-    assert f"worker 0 has raised LookupError: there is no plug-in for {tmp_path.name}" in (result.error or "")
+    assert result.error is None
+
+
+def killed_idle(executor: Ray | Processes) -> None:
+    """Kill the workers of an executor that have no work."""
+    for place in executor._places.values():
+        worker = place.worker
+        os.kill(worker.pid, signal.SIGKILL) if isinstance(worker, ProcessWorker) else ray.kill(worker._actor)
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("kind", ["ray", "processes"])
+def test_a_worker_that_dies_without_work_costs_nothing(tmp_path: Path, kind: str) -> None:
+    make, task = ToyRunner, Task(0, 0, 0, 1, 0, {"rate": 0.1})
+    executor: Ray | Processes
+    if kind == "ray":
+        executor = Ray(make, tmp_path, 1, cluster=RayCluster(), restarts=0)
+    else:
+        executor = Processes(make, tmp_path, 1, restarts=0)
+    with closing(executor):
+        for _ in range(2):
+            (((result,)),) = executor.run_segments([task], lambda: False)
+            assert (result.error, result.interruptions) == (None, ())
+            killed_idle(executor)
+
+
+def test_what_no_worker_can_have_is_refused(tmp_path: Path) -> None:
+    placement = Placement(resources={"CPU": 2.0})
+    executor = Ray(ToyRunner, tmp_path, 1, cluster=RayCluster(), placement=placement)
+    with closing(executor), pytest.raises(ConfigError, match="Ray refuses what a worker needs"):
+        [*executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)]
 
 
 def test_a_worker_that_no_machine_has_room_for_is_waited_for_and_given_up(tmp_path: Path) -> None:
@@ -154,6 +207,45 @@ def test_a_client_from_outside_is_refused() -> None:
         RayCluster("ray://192.0.2.1:10001")
 
 
+def test_a_listener_that_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for ten minutes."""
+    monkeypatch.setattr(ray_cluster, "_PATIENCE", 4.0)
+    with socket.create_server(("", 0)) as listener:
+        address = f"{ray.util.get_node_ip_address()}:{listener.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"nothing that is a cluster .* has answered within 4 seconds"):
+            ray_cluster._require_answer(ray, address)
+
+
+TWO = """
+import sys, threading
+from contextlib import closing
+from pathlib import Path
+from everlearn.population.executors.ray import Ray
+from everlearn.population.executors.ray_cluster import RayCluster
+from everlearn.population.segments import Result, Task
+from everlearn.testing.populations import ToyRunner
+stdout, done = sys.stdout, []
+def train(name):
+    directory = Path(sys.argv[1]) / name
+    directory.mkdir()
+    with closing(Ray(ToyRunner, directory, 1, cluster=RayCluster(num_cpus=2))) as executor:
+        for generation in range(1 if name == "a" else 4):
+            tasks = [Task(0, generation, 0, 1, 0, {"rate": 0.1})]
+            done.extend(result for piece in executor.run_segments(tasks, lambda: False) for result in piece)
+threads = [threading.Thread(target=train, args=[name]) for name in "ab"]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+import ray
+assert (len(done), ray.is_initialized(), sys.stdout is stdout) == (5, False, True)
+assert all(result.error is None for result in done)
+"""
+
+
+def test_two_populations_of_one_process_share_a_cluster(tmp_path: Path) -> None:
+    """Which ends with the last of them."""
+    program = [sys.executable, "-c", TWO, str(tmp_path)]
+    subprocess.run(program, cwd=Path(__file__).parents[2], check=True, timeout=100)
+
+
 OWN = """
 import os, signal, sys
 before = signal.getsignal(signal.SIGTERM)
@@ -171,7 +263,8 @@ assert len(hosts) >= 4 and all(host.is_loopback for host in hosts), hosts
 assert os.environ["RAY_AUTH_MODE"] == "token"
 assert signal.getsignal(signal.SIGTERM) is before
 cluster.close()
-assert "RAY_AUTH_TOKEN" not in os.environ and not ray.is_initialized()
+assert not ray.is_initialized()
+assert {{name for name in os.environ if name.startswith("RAY_")}} <= {{"RAY_CLIENT_MODE"}}  # set by importing it
 again = RayCluster(num_cpus=1)
 again.close()
 print("over")
@@ -193,4 +286,4 @@ def test_a_cluster_of_ones_own_listens_to_this_machine_alone_and_asks_for_a_toke
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'everlearn[ray]'")):
-        require_ray()
+        require_cluster(None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +89,8 @@ def train(
                 "--resume RUN goes on with a population as it is: leave out CONFIG, --out and what would change "
                 "settings, or begin another population."
             )
-        with closing(population_display_for(Console(stderr=True), quiet)) as display:
+        display = population_display_for(Console(stderr=True), quiet)
+        with closing(display), redirect_stdout(sys.stderr):  # whatever prints meanwhile, stdout is for what comes of it
             if resume is not None:
                 run = resume_population(resume, time_limit=time_limit, display=display)
             else:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 
 from everlearn.config import PopulationConfig, RayConfig, RunConfig
+from everlearn.core.errors import ConfigError
 from everlearn.pbt.rules import INLINE, PROCESSES, RAY, VECTORISED, cores, worker_count
 from everlearn.pbt.runner import agent_runner
 from everlearn.population.executors import Beat, Executor, Inline, MakeRunner, Processes
@@ -97,3 +98,15 @@ EXECUTORS: Mapping[str, Callable[[Order], Executor]] = {
     INLINE: _inline,
     RAY: _ray,
 }
+
+
+def executor_of(order: Order) -> Executor:
+    """The one that the configuration names, which may have been changed since it was checked.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    named = order.population.executor
+    if named not in EXECUTORS:
+        raise ConfigError(f"population.executor: '{named}' is unknown. There are {', '.join(EXECUTORS)}.")
+    return EXECUTORS[named](order)

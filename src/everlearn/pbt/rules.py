@@ -21,7 +21,7 @@ from everlearn.core.errors import ConfigError
 from everlearn.core.hyperparameter_names import argument_name
 from everlearn.population.beginning import given_members
 from everlearn.population.config import PBTConfig, warn_of_warmup
-from everlearn.population.executors.ray_cluster import require_ray
+from everlearn.population.executors.ray_cluster import require_cluster
 from everlearn.population.space import HyperparamConfig
 from everlearn.ppo.algorithm import PPO
 from everlearn.ppo.compilation import CompileChoice, pays
@@ -165,9 +165,9 @@ def on_trial(config: RunConfig, executor: str) -> RunConfig:
     """
     if executor != RAY:
         return config
-    require_ray()
     assert config.population is not None
     device, ray = config.runtime.device, config.population.ray or RayConfig()
+    require_cluster(ray.address)
     if device.startswith("cuda") and not ray.num_gpus:
         raise ConfigError(
             f"runtime.device: Ray hides all GPUs from workers that have asked for none, and {device} is one. Set "
@@ -177,7 +177,12 @@ def on_trial(config: RunConfig, executor: str) -> RunConfig:
 
 
 def compile_choice(config: RunConfig, workers: int) -> CompileChoice:
-    """Whether members' updates are compiled: with "auto", where the updates that a process does pay for it."""
+    """Whether members' updates are compiled: with "auto", where the updates that a process does pay for it.
+
+    Args:
+        config: Every setting.
+        workers: Processes that share the members.
+    """
     algorithm, population = config.algorithm, config.population
     assert algorithm.n_steps is not None and population is not None
     minibatches = math.ceil(algorithm.n_steps * config.env.n_envs / algorithm.batch_size)

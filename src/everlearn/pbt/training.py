@@ -19,7 +19,7 @@ from everlearn.core.errors import ArgumentError
 from everlearn.core.private_cache import keep_compiled_code_private
 from everlearn.core.rng import kept_generators
 from everlearn.environments.build import training_environment
-from everlearn.pbt.executing import EXECUTORS, Order
+from everlearn.pbt.executing import EXECUTORS, Order, executor_of
 from everlearn.pbt.outputs import Outputs
 from everlearn.pbt.rules import (
     INLINE,
@@ -29,6 +29,7 @@ from everlearn.pbt.rules import (
     check_used,
     chosen_executor,
     compile_choice,
+    cores,
     on_trial,
     rules_of,
     settings_of,
@@ -162,7 +163,7 @@ class _Plan:
             members = [member.member_id for member in trainer.population.members]
             self.display.announce(self._headline(doing, trainer))
             outputs = Outputs(directory, config, store, self.display)
-            executor = EXECUTORS[config.population.executor](Order(config, directory, members, outputs.beat))
+            executor = executor_of(Order(config, directory, members, outputs.beat))
             stack.callback(executor.close)
             is_over = trainer.run(executor, self._stopped, outputs)
         run = PopulationRun(directory.path)
@@ -204,7 +205,8 @@ def _decided(wanted: RunConfig, document: Document) -> tuple[RunConfig, PBTConfi
             check_rules(rules, build_agent(on_trial(decided, executor), venv), decided)
     section = section.model_copy(update={"executor": executor})
     section = section.model_copy(update={"workers": (workers := worker_count(section))})
-    algorithm = decided.algorithm.model_copy(update={"compile": compile_choice(decided, workers)})
+    sharing = min(workers, cores()) if executor == RAY else workers  # what a cluster has is not known yet
+    algorithm = decided.algorithm.model_copy(update={"compile": compile_choice(decided, sharing)})
     return decided.model_copy(update={"population": section, "algorithm": algorithm}), rules
 
 

@@ -93,7 +93,7 @@ class Pool(Executor, Generic[W]):
     """
 
     _PATIENCE = 3.0
-    """Seconds that an idle worker gets to end by itself."""
+    """Seconds that idle workers get to end by themselves, all together."""
     _BEGINNING = 60.0
     """Seconds that a new worker gets before its first sign of life is waited for."""
 
@@ -116,6 +116,7 @@ class Pool(Executor, Generic[W]):
         """Side by side, by as many workers as there are."""
         if any(place.batch for place in self._places.values()):  # an earlier call was given up half-way
             self._dismiss()
+        self._bury_idle()
         waiting = deque(self._batches(tasks))
         while waiting or any(place.batch for place in self._places.values()):
             if stopped():
@@ -131,8 +132,19 @@ class Pool(Executor, Generic[W]):
     def _dismiss(self) -> None:
         """Have no workers any more; those that come are new ones."""
         places, self._places = self._places, {}
+        end = time.monotonic() + self._PATIENCE
         for place in sorted(places.values(), key=lambda each: each.batch is None):  # first those that are at work
-            place.worker.close(0.0 if place.batch else self._PATIENCE)
+            place.worker.close(0.0 if place.batch else max(0.0, end - time.monotonic()))
+
+    def _bury_idle(self) -> None:
+        """Part with workers that have died while they had no work, so that no segment is lost by them."""
+        idle = {number: place.worker for number, place in self._places.items() if place.worker.has_begun}
+        for number in self._heard_from(idle, 0.0) if idle else ():
+            try:
+                idle[number].receive()
+            except WorkerLost as loss:
+                _log.warning("The worker %s %s, while it had no work.", number, loss)
+                self._places.pop(number).worker.close(0.0)
 
     def _batches(self, tasks: Sequence[Task]) -> list[_Batch]:
         shares: dict[tuple[str, object], list[Task]] = {}
@@ -176,11 +188,11 @@ class Pool(Executor, Generic[W]):
             number: place for number, place in self._places.items() if place.batch or not place.worker.has_begun
         }
         ready = self._heard_from({number: place.worker for number, place in expected.items()}, _PAUSE)
+        now = time.monotonic()  # whoever takes the results may take its time
         for number, place in expected.items():
             if number in ready:
                 yield from self._heard(number, place, waiting)
-            elif place.batch and time.monotonic() - place.heard > self._timeout:
-                place.worker.close(0.0)
+            elif place.batch and now - place.heard > self._timeout:
                 yield from self._replace(number, f"has not been heard of for {self._timeout:g} seconds", waiting)
 
     def _heard(self, number: int, place: _Place[W], waiting: deque[_Batch]) -> Iterator[list[Result]]:
@@ -198,13 +210,16 @@ class Pool(Executor, Generic[W]):
             yield message
             return
         place.heard = time.monotonic()
-        if message is not None:
+        if message is None:  # it has begun, and makes what trains with the first segment
+            place.heard += self._BEGINNING
+        else:
             self._beat(*message)
 
     def _replace(self, number: int, what: str, waiting: deque[_Batch]) -> Iterator[list[Result]]:
         """Have the segments of a lost worker trained again, alone or not at all where that has been tried enough."""
-        batch, loss = self._places.pop(number).batch, f"worker {number} {what}"
-        if batch is None:
+        place, loss = self._places.pop(number), f"worker {number} {what}"
+        place.worker.close(0.0)
+        if (batch := place.batch) is None:
             self._never_began(loss)
             return
         members = ", ".join(str(task.member_id) for task in batch.tasks)

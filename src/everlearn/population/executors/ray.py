@@ -24,6 +24,10 @@ _REMINDER = 30.0
 """Seconds for which no machine has had room for a worker after which that is said, for the first time and again."""
 
 
+_BREATH = 1.0
+"""Seconds from a worker that could not begin to the next."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """What each worker needs, and where it goes; the names are Ray's.
@@ -106,7 +110,10 @@ class Ray(Pool["RayWorker"]):
         super().__init__(workers, (), timeout=timeout, restarts=restarts, beat=beat)
         self._make_runner, self._cluster, self._patience = make_runner, cluster, patience
         self._placement, self._worker = placement or Placement(), RayWorker
-        self._files = Files(directory.resolve(), storage)
+        with ExitStack() as undo:
+            undo.callback(cluster.close)
+            self._files = Files(directory.resolve(), storage)
+            undo.pop_all()
         self._failures: list[str] = []
         self._waits_since: float | None = None
         self._next_reminder = _REMINDER
@@ -114,6 +121,7 @@ class Ray(Pool["RayWorker"]):
     def run_segments(self, tasks: Sequence[Task], stopped: Callable[[], bool]) -> Iterator[list[Result]]:
         """Side by side, on all machines."""
         self._files.forget()
+        self._waits_since = None
         yield from super().run_segments(tasks, stopped)
 
     def close(self) -> None:
@@ -131,28 +139,28 @@ class Ray(Pool["RayWorker"]):
         references = [each for own in waited_for.values() for each in own]
         ray.wait(references, timeout=seconds)
         ready = set(ray.wait(references, num_returns=len(references), timeout=0)[0])
-        self._look_for_room(any(worker.has_begun for worker in workers.values()))
+        if any(worker.has_begun for worker in workers.values()):
+            self._failures, self._waits_since, self._next_reminder = [], None, _REMINDER
+        else:
+            self._look_for_room()
         return [number for number, own in waited_for.items() if not ready.isdisjoint(own)]
 
-    def _look_for_room(self, is_at_work: bool) -> None:
+    def _look_for_room(self) -> None:
         """Say it where no worker has begun for long.
 
         Raises:
             EverlearnError: Where none has for as long as one is waited for.
         """
-        if is_at_work:
-            self._waits_since, self._next_reminder = None, _REMINDER
-            return
         self._waits_since = self._waits_since or time.monotonic()
         waited = time.monotonic() - self._waits_since
         if waited < min(self._next_reminder, self._patience):
             return
         self._next_reminder += _REMINDER
         all_there_is = self._cluster.resources()
-        needs = (f"{name} {n:g} of {all_there_is.get(name, 0):g}" for name, n in self._placement.needs().items())
+        needs = [f"{name} {n:g} of {all_there_is.get(name, 0):g}" for name, n in self._placement.needs().items()]
         what = (
             f"No worker has begun on the Ray cluster {self._cluster.address} for {waited:.0f} seconds. It needs "
-            f"{', '.join(needs)} that all machines together have."
+            f"{', '.join(needs) or 'nothing'} that all machines together have."
         )
         if waited >= self._patience:
             raise EverlearnError(f"{what} Add a machine, free some, or ask for less in population.ray.")
@@ -166,5 +174,6 @@ class Ray(Pool["RayWorker"]):
         """
         super()._never_began(loss)
         self._failures.append(loss)
+        time.sleep(_BREATH)
         if len(self._failures) > self._restarts + self._workers:
             raise EverlearnError("Ray cannot start workers:\n  " + "\n  ".join(dict.fromkeys(self._failures)))

@@ -10,7 +10,9 @@ import hashlib
 import json
 import platform
 import secrets
+import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +32,8 @@ from everlearn.population.segments import Checkpoint, Result, Task, plain_result
 Storage = Literal["auto", "shared", "object_store"]
 _LONGEST = 300
 """Characters of what Ray says of a worker that is gone."""
+_FOR_SHARED = 5.0
+"""Seconds in which a directory that has to be seen has to be seen."""
 _SIGHT = ".sight-"
 """What the name of a file begins with by which a worker sees whether it has the same directory."""
 
@@ -48,7 +52,7 @@ class Actor:
     def __init__(self, make_runner: MakeRunner, directory: Path, sight: str, storage: Storage) -> None:
         self._make_runner = make_runner
         self._runner: SegmentRunner | None = None
-        sees = storage != "object_store" and (directory / sight).is_file()
+        sees = storage != "object_store" and _appears(directory / sight, _FOR_SHARED if storage == "shared" else 0.0)
         self._scratch = None if sees else TemporaryDirectory(prefix="everlearn-", ignore_cleanup_errors=True)
         self._directory = directory if self._scratch is None else Path(self._scratch.name)
         self._changed = threading.Condition()
@@ -106,7 +110,7 @@ class Actor:
             return []
         contents = [(self._directory / each.checkpoint.name).read_bytes() for each in results if each.checkpoint]
         for path in self._directory.iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         return contents
 
 
@@ -175,7 +179,10 @@ class RayWorker(Worker):
 
     def __init__(self, options: Mapping[str, Any], make_runner: MakeRunner, files: Files) -> None:
         remote: Any = ray.remote
-        actor = remote(concurrency_groups={"training": 1, "telling": 1}, **options)(Actor)
+        try:
+            actor = remote(concurrency_groups={"training": 1, "telling": 1}, **options)(Actor)
+        except ValueError as error:
+            raise ConfigError(f"Ray refuses what a worker needs: {error}") from error
         self._actor = actor.remote(make_runner, files.directory, files.sight, files.storage)
         self._files = files
         self._hello = self._actor.hello.remote()
@@ -185,7 +192,7 @@ class RayWorker(Worker):
         self.has_begun = False
 
     def references(self) -> list[Any]:
-        """What it has something to say by."""
+        """What it has something to say by; also that it is gone, where it has no work."""
         return [each for each in (self._results, self._listening, self._hello) if each is not None]
 
     def send(self, tasks: Sequence[Task]) -> None:
@@ -193,7 +200,6 @@ class RayWorker(Worker):
         files = {} if self._sees else self._files.needed_by(tasks)
         plain = json.dumps([plain_task(task) for task in tasks])
         self._results = self._actor.train.remote(plain, [*files], *files.values())
-        self._listening = self._actor.listen.remote(self._heard)
 
     def receive(self) -> Message:
         """Results before signs of life."""
@@ -201,12 +207,12 @@ class RayWorker(Worker):
             if self._hello is not None:
                 self._begin(json.loads(ray.get(self._hello)))
                 return None
-            if ray.wait([self._results], timeout=0)[0]:
+            if self._results is not None and ray.wait([self._results], timeout=0)[0]:
                 return self._taken(*ray.get(self._results))
             self._heard, member_id, updates = ray.get(self._listening)
         except ray.exceptions.RayError as error:
             raise WorkerLost(_obituary(error)) from error
-        self._listening = self._actor.listen.remote(self._heard)
+        self._listen()
         return member_id, updates
 
     def close(self, patience: float) -> None:
@@ -232,13 +238,29 @@ class RayWorker(Worker):
                 "all machines share, or leave out population.ray.storage."
             )
         self._hello, self._sees, self.has_begun = None, about["sees"], True
+        self._listen()
+
+    def _listen(self) -> None:
+        """Ask for the next sign of life: the answer comes with it, or when the actor is gone."""
+        self._listening = self._actor.listen.remote(self._heard)
 
     def _taken(self, heard: int, plain: str, contents: Sequence[bytes]) -> list[Result]:
         self._heard, results = heard, [result_from(each) for each in json.loads(plain)]
         if not self._sees:
             self._files.take([result.checkpoint for result in results if result.checkpoint], contents)
-        self._results = self._listening = None
+        self._results = None
+        self._listen()
         return results
+
+
+def _appears(path: Path, seconds: float) -> bool:
+    """Whether a file is there, or will be soon: network disks may show what is new a little later."""
+    end = time.monotonic() + seconds
+    while not path.is_file():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def versions() -> dict[str, str]:
