@@ -37,6 +37,7 @@ class Case:
         generations: Of which nothing is decided after the last.
         piece: Results that are handed out together, and so entered in one transaction.
         records: Logged by every segment.
+        exploit: The exploit method.
         explore: The explore method.
         files: Whether members have files: then they are toys, and not imagined.
     """
@@ -45,6 +46,7 @@ class Case:
     generations: int = 10
     piece: int = 1
     records: int = 0
+    exploit: str = "truncation"
     explore: str = "both"
     files: bool = False
 
@@ -54,6 +56,7 @@ class Case:
         special = {
             f"pieces of {self.piece}": self.piece > 1,
             f"{self.records} records": self.records > 0,
+            self.exploit: self.exploit != "truncation",
             self.explore: self.explore != "both",
             "files": self.files,
         }
@@ -185,7 +188,8 @@ def measured(case: Case, folder: Path) -> Found:
 
 
 def _trainer(case: Case, store: PopulationStore, folder: Path, keep: Callable[..., Any]) -> PopulationTrainer:
-    rules = toy_rules(case.size, perturbation_interval=_INTERVAL, explore_method=case.explore, min_ready_members=1)
+    methods = {"exploit_method": case.exploit, "explore_method": case.explore}
+    rules = toy_rules(case.size, perturbation_interval=_INTERVAL, min_ready_members=1, **methods)
     verify = partial(file_problem, folder) if case.files else lambda checkpoint: None
     return PopulationTrainer(rules, store, _INTERVAL * case.generations, verify, keep=keep, seed=0)
 

@@ -25,10 +25,11 @@ METHOD = (
     "is the controller: it makes tasks, enters every result in the journal (a transaction that is on the disk when it "
     "is over, `synchronous=FULL`), decides by truncation and `both`, enters the decisions, and sees to files. *Pieces* "
     "are results that an executor hands out together, which are one transaction; *records* are what a segment has "
-    "logged, of 30 numbers each; *files* are small ones of toys, which are verified and deleted; *pb2* explores "
-    "by PB2. Each is a process of its own, {repetitions} times in turns, of which the medians are here. Time that "
-    "members or executors take is not in any figure, nor is a live table or a log. *Resume* is to read the journal of "
-    "all generations and to stand as before; *memory* is by how much the process has grown by the end.\n\n"
+    "logged, of 30 numbers each; *files* are small ones of toys, which are verified and deleted; where a rule is named "
+    "members copy or explore by that one. Each is a process of its own, {repetitions} times in turns, of which the "
+    "medians are here. Time that members or executors take is not in any figure, nor is a live table or a log. "
+    "*Resume* is to read the journal of all generations and to stand as before; *memory* is by how much the "
+    "process has grown by the end.\n\n"
     "The second table is arithmetic on the first: with all members at once on machines of their own, a generation "
     "takes as long as a segment and then the controller's time; the share is the controller's."
 )
@@ -53,6 +54,10 @@ class Settings:
         Case(1000, records=5),
         Case(1000, records=5, piece=100),
         Case(1000, generations=4, files=True),
+        Case(1000, exploit="binary_tournament"),
+        Case(1000, exploit="k_tournament"),
+        Case(1000, exploit="t_test"),
+        Case(1000, exploit="threshold"),
         Case(100, explore="pb2"),
     )
     generations: int = 10

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from everlearn.core.errors import ArgumentError, ConfigError
-from everlearn.population.members import Record, file_part, ranked, require_distinct, score_of, sources_above
+from everlearn.population.members import Record, file_part, ranked, require_distinct, score_of
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,6 @@ def test_row_24_a_score_that_is_missing_or_not_finite_is_none(performance, mode,
 def test_row_24_members_without_a_score_rank_last_and_equals_keep_their_order() -> None:
     population = [Record(number, {}, score) for number, score in enumerate([None, 0.0, 0.5, 5.0, 0.0, -1.0, None])]
     assert [record.member_id for record in ranked(population)] == [3, 2, 1, 4, 5, 0, 6]
-
-
-def test_sources_have_a_state_and_a_higher_score() -> None:
-    population = [Record(0, {}, 1.0), Record(1, {}, 3.0, has_state=False), Record(2, {}, 2.0), Record(3, {}, None)]
-    assert [record.member_id for record in sources_above(population[0], population)] == [2]
-    assert [record.member_id for record in sources_above(population[3], population)] == [2, 0]
-    assert sources_above(population[2], population) == []
-    assert sources_above(Record(4, {}, 2.0), population) == []
 
 
 def test_a_record_keeps_a_copy_that_nobody_can_write_to() -> None:

@@ -2,12 +2,14 @@ import io
 import logging
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from everlearn.population.trainer import Watcher
+from everlearn.report import population_display, population_rows
 from everlearn.report.population_display import (
     LivePopulation,
     PopulationDisplay,
@@ -16,10 +18,12 @@ from everlearn.report.population_display import (
     population_display_for,
 )
 from everlearn.report.population_output import diverted
-from everlearn.report.population_pace import Pace, Tally
+from everlearn.report.population_pace import Pace, PopulationProgress, Tally
+from everlearn.report.population_rows import MemberRow, member_rows
 from tests.report.toy_populations import STEPS, rules, trained
 
 MISFORTUNES = {"1:0": "raise", "2:1": "nan"}
+NOTHING = PopulationProgress(1, 1, 0.0, 0, None, None, None)
 
 
 def pipe() -> Console:
@@ -162,6 +166,66 @@ def test_a_terminal_shows_a_table_and_is_left_in_order(tmp_path: Path) -> None:
     assert ("generation 1/3" in shown[0], "generation 3/3" in shown[-1]) == (True, True)
     assert ("2/2" in shown[0], "waits" in shown[0], "waits" in shown[-1]) == (True, True, False)
     assert "best " in shown[-1]
+
+
+@pytest.mark.parametrize("stops_after", [0, 7, 100])  # at the beginning, within a generation, never
+def test_the_table_shows_the_population_as_it_is_after_every_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after: int
+) -> None:
+    shown, asked = [], iter(range(100))
+    monkeypatch.setattr(population_display, "Live", lambda **options: nullcontext())  # its thread would draw besides
+    monkeypatch.setattr(population_display, "member_table", lambda rows, *more, **other: shown.append(rows) or "")
+    monkeypatch.setattr(Pace, "progress", lambda pace, tally, updates: shown.append(tally) or NOTHING)
+
+    class Drawing(Watcher):
+        def began(self, population, *more) -> None:
+            display.began(population, *more)
+            self.compare(population)
+
+        def reported(self, population, *more) -> None:
+            display.reported(population, *more)
+            self.compare(population)
+
+        def decided(self, population, *more) -> None:
+            display.decided(population, *more)
+            self.compare(population)
+
+        def compare(self, population) -> None:
+            shown.clear()
+            display.drawn()
+            assert [*map(repr, shown)] == [repr(member_rows(population)), repr(Tally.of(population))]
+            best = population.best()
+            assert [row.member_id for row in shown[0] if row.is_best] == ([] if best is None else [best.member_id])
+
+    for stop in (lambda: next(asked) == stops_after, lambda: False):  # from the beginning, and resumed
+        display = LivePopulation(terminal())
+        trained(tmp_path, rules(), 6, MISFORTUNES, watcher=Drawing(), beat=display.beat, stopped=stop)
+        display.close()
+
+
+@pytest.mark.parametrize("kind", [LivePopulation, PopulationLines])
+def test_a_result_costs_its_own_row_however_many_members_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[PopulationDisplay]
+) -> None:
+    looked, size, row, of = {"row": 0, "tally": 0}, 40, population_rows.member_row, Tally.of
+
+    def counted_row(*given) -> MemberRow:
+        looked["row"] += 1
+        return row(*given)
+
+    def counted_tally(population) -> Tally:
+        looked["tally"] += 1
+        return of(population)
+
+    for module in (population_rows, population_display):
+        monkeypatch.setattr(module, "member_row", counted_row)
+    monkeypatch.setattr(Tally, "of", counted_tally)
+    monkeypatch.setattr(population_display, "Live", lambda **options: nullcontext())
+    display = kind(terminal())
+    trained(tmp_path, rules(size), 6, watcher=display)
+    display.close()
+    assert looked["row"] <= 2 * 3 * size
+    assert looked["tally"] <= 3 * 3
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (160, 50), (80, 10)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.random import Generator
 
-from everlearn.core.errors import StateError
+from everlearn.population.lazy_tuple import LazyTuple
 from everlearn.population.members import Hyperparams, MemberId, Record
 from everlearn.population.records import Records
 
@@ -26,12 +26,13 @@ class Decision:
 
     Args:
         member_id: Which member.
-        sources: Whom it copies: the first whose state can be read. Nobody: it goes on by itself.
+        sources: Whom it copies: the first whose state can be read. Nobody: it goes on by itself. Equal to a tuple;
+            who comes after the first is found when it is asked for.
         seed: Of the generator by which its hyper-parameters are explored.
     """
 
     member_id: MemberId
-    sources: tuple[MemberId, ...]
+    sources: Sequence[MemberId]
     seed: int
 
 
@@ -57,7 +58,7 @@ def decide(
         if targets is None or record.member_id in targets:
             sources = config.exploit.sources(record, records, generator)
             seed = int(generator.integers(_SEEDS))
-            decisions.append(Decision(record.member_id, tuple(each.member_id for each in sources), seed))
+            decisions.append(Decision(record.member_id, _ids(sources), seed))
     return tuple(decisions)
 
 
@@ -79,7 +80,7 @@ def hyperparams_after(
         StateError: If one of the two is not among the records.
     """
     records = Records.of(population)
-    start = _found(decision.member_id if source_id is None else source_id, records)
+    start = records[records.positions[decision.member_id if source_id is None else source_id]]
     if source_id is None and (not config.mutate_all or _is_best(start, records)):
         return dict(start.hyperparams)
     return explored(start.hyperparams, records, config, np.random.default_rng(decision.seed))
@@ -100,8 +101,7 @@ def _is_best(record: Record, records: Records) -> bool:
     return record.score is not None and records.ranks[record.member_id] == 0
 
 
-def _found(member_id: MemberId, records: Records) -> Record:
-    if member_id not in records.positions:
-        known = [*records.positions]
-        raise StateError(f"There is no record of member {member_id!r}, only of {known}. Give those of the decision.")
-    return records[records.positions[member_id]]
+def _ids(sources: Sequence[Record]) -> Sequence[MemberId]:
+    """Of lazy ones just as lazy; those of other rules are found at once."""
+    ids = (each.member_id for each in sources)
+    return LazyTuple(ids) if isinstance(sources, LazyTuple) else tuple(ids)

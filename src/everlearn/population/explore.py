@@ -19,11 +19,11 @@ class ExploreStrategy(ABC):
     """A rule by which a copy gets hyper-parameters of its own, inside of their ranges and in their types.
 
     Attributes:
-        learns: Whether it learns from the records' ``observations``. For a rule that does not say so they are empty:
-            to look through all that was decided takes time.
+        learns: Whether it learns from the records' ``observations``. For a rule that says False they are empty: to look
+            through all that was decided takes time.
     """
 
-    learns: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
 
     @abstractmethod
     def explored(
@@ -67,6 +67,8 @@ def perturbed(config: HyperparamConfig, value: Any, generator: Generator) -> Any
 class Perturb(ExploreStrategy):
     """Each takes a step up or down, each as likely (Jaderberg et al. 2017)."""
 
+    learns: ClassVar[bool] = False
+
     def explored(
         self, hyperparams: Hyperparams, space: SearchSpace, population: Sequence[Record], generator: Generator
     ) -> dict[str, Any]:
@@ -80,6 +82,8 @@ class Perturb(ExploreStrategy):
 class Resample(ExploreStrategy):
     """Each is drawn anew from its whole range (Jaderberg et al. 2017)."""
 
+    learns: ClassVar[bool] = False
+
     def explored(
         self, hyperparams: Hyperparams, space: SearchSpace, population: Sequence[Record], generator: Generator
     ) -> dict[str, Any]:
@@ -92,6 +96,8 @@ class Resample(ExploreStrategy):
 @dataclass(frozen=True)
 class PerturbOrResample(ExploreStrategy):
     """Each is drawn anew with its own ``resample_probability``, and otherwise takes a step."""
+
+    learns: ClassVar[bool] = False
 
     def explored(
         self, hyperparams: Hyperparams, space: SearchSpace, population: Sequence[Record], generator: Generator
@@ -115,6 +121,8 @@ class Reset(ExploreStrategy):
     Args:
         probability: Of going back, in [0, 1].
     """
+
+    learns: ClassVar[bool] = False
 
     probability: float = 0.01
 

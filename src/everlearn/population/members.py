@@ -158,8 +158,3 @@ def require_distinct(member_ids: Iterable[MemberId]) -> None:
 def ranked(population: Sequence[Record]) -> list[Record]:
     """Best first; without a score last; equals in the order in which they came."""
     return sorted(population, key=lambda record: (record.score is None, -(record.score or 0.0)))
-
-
-def sources_above(target: Record, population: Sequence[Record]) -> list[Record]:
-    """Who may be taken over and has a higher score than the target, best first."""
-    return [each for each in ranked(population) if each.can_be_source_of(target)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 from numpy.random import Generator
@@ -42,8 +42,6 @@ class PB2(ExploreStrategy):
     Source: Parker-Holder, Nguyen & Roberts 2020, "Provably efficient online hyperparameter optimization with
     population-based bandits", algorithm 1 and equation 6; the growth of ``kappa`` is that of their implementation.
     """
-
-    learns: ClassVar[bool] = True
 
     candidates: int = 1000
     memory: int = 200

@@ -8,9 +8,19 @@ from functools import cached_property
 from statistics import fmean, pstdev
 from typing import Any, TypeVar, final
 
+from everlearn.core.errors import StateError
 from everlearn.population.members import MemberId, Record, ranked
 
 Made = TypeVar("Made")
+
+
+class _Places(dict[MemberId, int]):
+    """A place for each member; of one without a record it says so."""
+
+    def __missing__(self, member_id: MemberId) -> int:
+        raise StateError(
+            f"There is no record of member {member_id!r}, only of {[*self]}. Give all of the decision, with its own."
+        )
 
 
 @final
@@ -28,8 +38,8 @@ class Records(tuple[Record, ...]):
 
     @cached_property
     def positions(self) -> Mapping[MemberId, int]:
-        """Where each member is in the order of the population."""
-        return {record.member_id: position for position, record in enumerate(self)}
+        """Where each member is in the order of the population; a StateError of one without a record."""
+        return _Places((record.member_id, position) for position, record in enumerate(self))
 
     @cached_property
     def ranking(self) -> tuple[Record, ...]:
@@ -38,20 +48,20 @@ class Records(tuple[Record, ...]):
 
     @cached_property
     def ranks(self) -> Mapping[MemberId, int]:
-        """Where each member is in the ranking; the best has 0."""
-        return {record.member_id: rank for rank, record in enumerate(self.ranking)}
+        """Where each member is in the ranking; the best has 0. A StateError of one without a record."""
+        return _Places((record.member_id, rank) for rank, record in enumerate(self.ranking))
 
     @cached_property
     def sources(self) -> tuple[Record, ...]:
         """Who may be taken over, best first."""
         return tuple(record for record in self.ranking if record.can_be_source)
 
-    def sources_above(self, target: Record) -> tuple[Record, ...]:
-        """Who may be taken over and has a higher score than the target, best first."""
-        return self.sources if target.score is None else self.sources[: bisect_left(self._depths, -target.score)]
+    def sources_above(self, score: float | None) -> int:
+        """How many of the sources have a higher score than that: the first of them. Without a score, all."""
+        return len(self.sources) if score is None else bisect_left(self._depths, -score)
 
     def sources_among(self, best: int) -> int:
-        """How many of so many at the top of the ranking may be taken over."""
+        """How many of the sources are among so many at the top of the ranking: the first of them."""
         return bisect_left(self._source_ranks, best)
 
     def once(self, what: Hashable, make: Callable[[], Made]) -> Made:

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import final
 
 from rich.console import Console, Group
@@ -27,7 +28,9 @@ from everlearn.report.population_rows import (
     is_finished,
     last_line,
     median_score,
+    member_row,
     member_rows,
+    with_best,
 )
 from everlearn.report.population_table import Segments, member_table
 from everlearn.report.wording import number
@@ -79,7 +82,8 @@ class PopulationLines(PopulationDisplay):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._pace: Pace | None = None
-        self._tally: Tally | None = None
+        self._population: Population | None = None
+        self._tally: Tally | None = None  # of the beginning or the end of a generation
         self._updates: dict[MemberId, int] = {}
         self._failed: list[str] = []
         self._last = 0.0
@@ -93,22 +97,24 @@ class PopulationLines(PopulationDisplay):
         """Begin to measure."""
         self._pace, self._last = Pace(population), time.monotonic()
         self._failed = _failures([*population.results.values()])
-        self._tally, self._updates = Tally.of(population), {}
+        self._population, self._tally, self._updates = population, Tally.of(population), {}
 
     def beat(self, member_id: MemberId, updates: int) -> None:
         """Print a line if nothing was printed for long."""
         self._updates[member_id] = updates
-        if self._pace is not None and self._tally is not None and time.monotonic() - self._last > self._LONGEST:
-            progress = self._pace.progress(self._tally, self._updates)
+        is_time = time.monotonic() - self._last > self._LONGEST
+        if is_time and self._pace is not None and self._population is not None:
+            progress = self._pace.progress(Tally.of(self._population), self._updates)
             words = (f"{progress.title}: {progress.fraction:.0%} of all updates", progress.pace_words())
             self.announce("  ".join(filter(None, words)))
 
     def reported(self, population: Population, results: Sequence[Result]) -> None:
         """Remember it for the line; the last generation, which nothing is decided in, has its line at once."""
         self._failed += _failures(results)
-        self._tally = Tally.of(population)
         for result in results:
             self._updates.pop(result.member_id, None)
+        if len(population.results) == len(population.members):
+            self._tally = Tally.of(population)
         if is_finished(population):
             self._generation(population, Tally.of(population), [])
 
@@ -150,7 +156,7 @@ class LivePopulation(PopulationDisplay):
         self._pace: Pace | None = None
         self._view: _View | None = None
         self._open = ExitStack()
-        # The table goes to its own thread as one object that nobody changes but for the numbers of updates in it.
+        # The table goes to its own thread as one object in which only whole rows and numbers of updates are replaced.
         self._live = Live(
             console=console,
             get_renderable=self.drawn,
@@ -166,7 +172,7 @@ class LivePopulation(PopulationDisplay):
     def began(self, population: Population, seconds: float) -> None:
         """Show the table."""
         self._pace = Pace(population)
-        self._view = _View(population, {})
+        self._view = _View(population)
         self._open.enter_context(self._live)
         self._open.enter_context(diverted(self._console))
 
@@ -177,10 +183,8 @@ class LivePopulation(PopulationDisplay):
 
     def reported(self, population: Population, results: Sequence[Result]) -> None:
         """Show what came of segments; of those that failed there is a line above."""
-        updates = {} if self._view is None else self._view.updates
-        for result in results:
-            updates.pop(result.member_id, None)
-        self._view = _View(population, updates)
+        if self._view is not None:
+            self._view.reported(population, results)
         for result in results:
             if result.error is not None:
                 where = f"member {result.member_id} has failed in generation {result.generation + 1}"
@@ -188,7 +192,7 @@ class LivePopulation(PopulationDisplay):
 
     def decided(self, population: Population, decided: Sequence[Decided], seconds: float) -> None:
         """Show the next generation."""
-        self._view = _View(population, {})
+        self._view = _View(population)
 
     def drawn(self) -> Group | str:
         """The table as it is now; also for the thread that draws."""
@@ -197,9 +201,11 @@ class LivePopulation(PopulationDisplay):
             return ""
         updates = dict(view.updates)
         most = max(3, min(self._MOST, self._console.height - self._AROUND))
-        segments = Segments(view.tally.segment, updates)
-        table = member_table(view.rows, self._console.width, view.mode, most=most, segments=segments)
-        return Group("", table, "", _caption(pace.progress(view.tally, updates)))
+        rows = view.rows()
+        tally = view.tally(rows)
+        segments = Segments(tally.segment, updates)
+        table = member_table(rows, self._console.width, view.mode, most=most, segments=segments)
+        return Group("", table, "", _caption(pace.progress(tally, updates)))
 
     def close(self) -> None:
         """Take the table away: what comes next tells it all again."""
@@ -208,18 +214,45 @@ class LivePopulation(PopulationDisplay):
 
 @final
 class _View:
-    """What the table shows of a population at a moment.
+    """What the table shows of a generation.
+
+    When members have reported their rows alone are made anew: so many as a population has would take longer than all
+    else that a result costs. What follows from all of them is found when the table is drawn.
 
     Args:
-        population: At that moment; it is read here and not kept.
-        updates: Training updates of the segments that are not over; they go on.
+        population: At the beginning of the generation, or within; it is read here and not kept.
+
+    Attributes:
+        mode: Whether higher or lower is better.
+        updates: Training updates of the segments that are not over.
     """
 
-    def __init__(self, population: Population, updates: dict[MemberId, int]) -> None:
-        self.rows: tuple[MemberRow, ...] = member_rows(population)
+    def __init__(self, population: Population) -> None:
         self.mode = population.config.metric_mode
-        self.tally = Tally.of(population)
-        self.updates = updates
+        self.updates: dict[MemberId, int] = {}
+        self._rows = {row.member_id: row for row in member_rows(population)}
+        self._tally = Tally.of(population)
+        self._earlier = self._tally.behind - self._tally.segment * len(population.results)  # of other generations
+
+    def reported(self, population: Population, results: Sequence[Result]) -> None:
+        """Show what came of segments."""
+        for result in results:
+            self._rows[result.member_id] = member_row(population, population.ledger.member(result.member_id))
+            self.updates.pop(result.member_id, None)
+
+    def rows(self) -> tuple[MemberRow, ...]:
+        """All members, in their order."""
+        return with_best(tuple(self._rows.values()), self.mode)
+
+    def tally(self, rows: Sequence[MemberRow]) -> Tally:
+        """How far the population is with these rows."""
+        best = next((row for row in rows if row.is_best), None)
+        return replace(
+            self._tally,
+            behind=self._earlier + self._tally.segment * sum(row.state != "open" for row in rows),
+            env_steps=sum(row.env_steps for row in rows),
+            best=None if best is None or best.score is None else (best.score, best.member_id),
+        )
 
 
 def population_display_for(console: Console, quiet: bool) -> PopulationDisplay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class MemberRow:
         speed: Environment steps per second while it was trained; None before the first.
         state: What has become of its segment in this generation.
         cause: The last line of why it has failed; None if it has not.
+        has_state: Whether it has a state.
     """
 
     member_id: MemberId
@@ -46,6 +47,7 @@ class MemberRow:
     speed: float | None
     state: State
     cause: str | None
+    has_state: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The member for a machine: strict JSON values only."""
@@ -66,8 +68,36 @@ class MemberRow:
 
 def member_rows(population: Population) -> tuple[MemberRow, ...]:
     """All members, in their order."""
-    best = population.best()
-    return tuple(_row(population, member, member is best) for member in population.members)
+    rows = [member_row(population, member) for member in population.members]
+    return with_best(rows, population.config.metric_mode)
+
+
+def member_row(population: Population, member: PopulationMember) -> MemberRow:
+    """One member; whether it is the best follows from the others."""
+    place, result = population.places[member.member_id], population.results.get(member.member_id)
+    error = None if result is None else result.error
+    score = finite(member.performance)
+    before = finite(member.history[-2].performance) if len(member.history) > 1 else None
+    return MemberRow(
+        member_id=member.member_id,
+        score=score,
+        change=None if score is None or before is None else score - before,
+        hyperparams=dict(member.hyperparams),
+        parent=member.parent,
+        is_best=False,
+        step=member.step,
+        env_steps=place.env_steps,
+        speed=place.env_steps / place.seconds if place.seconds > 0 else None,
+        state="open" if result is None else "done" if error is None else "failed",
+        cause=None if error is None else last_line(error),
+        has_state=population.ledger.standings[member.member_id].has_state,
+    )
+
+
+def with_best(rows: Sequence[MemberRow], mode: MetricMode) -> tuple[MemberRow, ...]:
+    """The same rows, of which one is the best: that of ``population.best()``."""
+    best = next((row for row in ranked_rows(rows, mode) if row.has_state and row.score is not None), None)
+    return tuple(replace(row, is_best=True) if row is best else row for row in rows)
 
 
 def is_finished(population: Population) -> bool:
@@ -146,26 +176,6 @@ def last_line(text: str) -> str:
 def finite(value: float | None) -> float | None:
     """The value; None where it is missing or not finite."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _row(population: Population, member: PopulationMember, is_best: bool) -> MemberRow:
-    place, result = population.places[member.member_id], population.results.get(member.member_id)
-    error = None if result is None else result.error
-    score = finite(member.performance)
-    before = finite(member.history[-2].performance) if len(member.history) > 1 else None
-    return MemberRow(
-        member_id=member.member_id,
-        score=score,
-        change=None if score is None or before is None else score - before,
-        hyperparams=dict(member.hyperparams),
-        parent=member.parent,
-        is_best=is_best,
-        step=member.step,
-        env_steps=place.env_steps,
-        speed=place.env_steps / place.seconds if place.seconds > 0 else None,
-        state="open" if result is None else "done" if error is None else "failed",
-        cause=None if error is None else last_line(error),
-    )
 
 
 def _changed(before: Hyperparams, after: Hyperparams) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,7 @@ def _numpy_state() -> bytes:
 class ExploitConformance:
     """Laws of an exploit strategy. A subclass has a fixture ``strategy`` that returns it."""
 
-    def all_chosen(self, strategy: ExploitStrategy) -> Iterator[tuple[Record, tuple[Record, ...]]]:
+    def all_chosen(self, strategy: ExploitStrategy) -> Iterator[tuple[Record, Sequence[Record]]]:
         """Every member of many random populations, and whom it may copy."""
         for seed in SEEDS:
             population, generator = random_population(seed), np.random.default_rng(seed)
@@ -90,6 +91,15 @@ class ExploitConformance:
         with untouched_globals():
             assert list(self.all_chosen(strategy)) == list(self.all_chosen(strategy))
 
+    def test_once_sources_are_given_nothing_is_drawn(self, strategy: ExploitStrategy) -> None:
+        """Whoever looks at more of them leaves the generator alone."""
+        for population in map(random_population, SEEDS):
+            generator = np.random.default_rng(0)
+            chosen = [strategy.sources(target, population, generator) for target in population]
+            before = generator.bit_generator.state
+            assert all(len([*sources]) == len(sources) for sources in chosen)
+            assert generator.bit_generator.state == before
+
     def test_a_population_of_one_copies_nobody(self, strategy: ExploitStrategy) -> None:
         """There is nobody else."""
         alone = Record("alone", {}, 1.0)
@@ -97,7 +107,10 @@ class ExploitConformance:
 
 
 class ExploreConformance:
-    """Laws of an explore strategy. A subclass has a fixture ``strategy`` that returns it."""
+    """Laws of an explore strategy. A subclass has a fixture ``strategy`` that returns it.
+
+    A rule that never looks at ``observations`` may say ``learns = False``, and gets none then.
+    """
 
     def explored(self, strategy: ExploreStrategy, seed: int) -> tuple[Record, dict[str, object]]:
         """A member of a random population, and what becomes of its hyper-parameters."""
@@ -121,6 +134,13 @@ class ExploreConformance:
         """All that is drawn comes from the generator that is given."""
         with untouched_globals():
             assert all(self.explored(strategy, seed) == self.explored(strategy, seed) for seed in SEEDS)
+
+    def test_a_rule_that_does_not_learn_needs_no_observations(self, strategy: ExploreStrategy) -> None:
+        """Where ``learns`` is False it explores the same without them: a population gives it none."""
+        for seed in () if strategy.learns else SEEDS:
+            source, explored = self.explored(strategy, seed)
+            unseen = [replace(record, observations=()) for record in random_population(seed)]
+            assert strategy.explored(source.hyperparams, SPACE, unseen, np.random.default_rng(seed)) == explored
 
     def test_b30_copies_of_one_source_do_not_become_equal(self, strategy: ExploreStrategy) -> None:
         """What is copied from one member goes in different directions."""
