@@ -287,3 +287,31 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'everlearn[ray]'")):
         require_cluster(None)
+
+
+PRINTS = """
+import os, sys, stat
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from everlearn.population.executors.ray import Ray
+from everlearn.population.executors.ray_cluster import RayCluster
+from everlearn.population.segments import Task
+from tests.population.talkative import Talkative
+directory = Path(sys.argv[1])
+cluster = RayCluster(num_cpus=1, log=directory / "workers.log")
+with closing(Ray(Talkative, directory, 1, cluster=cluster)) as executor:
+    [*executor.run_segments([Task(0, 0, 0, 1, 0, {"rate": 0.1})], lambda: False)]
+    (own,) = Path("/tmp").glob(f"everlearn-ray-{os.getpid()}-*")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+assert not own.exists()
+"""
+
+
+@pytest.mark.skipif(not Path("/tmp").is_dir(), reason="that is where its files are")
+def test_what_workers_print_is_kept_and_all_else_of_ones_own_cluster_goes(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", PRINTS, str(tmp_path)]
+    subprocess.run(program, cwd=Path(__file__).parents[2], check=True, timeout=100)
+    log = (tmp_path / "workers.log").read_text()
+    assert log.splitlines()[1:] == ["a word of member 0"]
+    assert log.startswith("worker-")

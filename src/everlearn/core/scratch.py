@@ -10,23 +10,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def scratch_directory(purpose: str) -> TemporaryDirectory[str]:
+def scratch_directory(purpose: str, parent: Path | None = None) -> TemporaryDirectory[str]:
     """A new directory that only this user can enter; those of the same purpose whose processes are gone are removed.
 
     Args:
         purpose: A word for its name, ``everlearn-PURPOSE-PID-...``.
+        parent: Where; None for where temporary files are.
     """
-    _sweep(purpose)
-    prefix = f"everlearn-{purpose}-{os.getpid()}-"
-    return TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    parent = parent or Path(tempfile.gettempdir())
+    _sweep(purpose, parent)
+    return TemporaryDirectory(prefix=f"everlearn-{purpose}-{os.getpid()}-", dir=parent, ignore_cleanup_errors=True)
 
 
-def _sweep(purpose: str) -> None:
+def _sweep(purpose: str, parent: Path) -> None:
     """Remove what processes of this user have left that were killed; what resists stays."""
     if os.name != "posix":  # where asking for a process by its signals would end it
         return
     name = re.compile(rf"everlearn-{re.escape(purpose)}-(\d+)-\w+")
-    for path in Path(tempfile.gettempdir()).glob(f"everlearn-{purpose}-*"):
+    for path in parent.glob(f"everlearn-{purpose}-*"):
         found = name.fullmatch(path.name)
         if found and _is_own_directory(path) and _is_gone(int(found[1])):
             shutil.rmtree(path, ignore_errors=True)

@@ -82,7 +82,7 @@ def _ray(order: Order) -> Executor:
         order.make_runner(),
         order.directory.members,
         worker_count(section),
-        cluster=RayCluster(ray.address, ray.runtime_env, cores()),
+        cluster=RayCluster(ray.address, ray.runtime_env, cores(), order.directory.workers_log),
         placement=Placement(**placement),
         storage=ray.storage,
         timeout=section.heartbeat_timeout,

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from everlearn.core.errors import ConfigError, EverlearnError, MissingExtraError
+from everlearn.core.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,6 +34,8 @@ _OF_OWN = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
 }
+_SHORT = Path("/tmp")
+"""Where its files are, for the paths of sockets must not be long."""
 _PATIENCE = 20.0
 """Seconds in which a cluster has to answer."""
 _FROM_OUTSIDE, _NEW, _ANY = "ray://", "local", "auto"
@@ -66,6 +70,7 @@ class RayCluster:
             machine, which ends with it; None for that of the environment variable ``RAY_ADDRESS``, or else a new one.
         runtime_env: What Ray provides workers with: files, packages, environment variables.
         num_cpus: Of a new cluster; None for those that there are.
+        log: Where the output of a new cluster's workers goes at its end; None for nowhere.
 
     Attributes:
         ray: The module.
@@ -83,13 +88,17 @@ class RayCluster:
     _shared = ExitStack()
 
     def __init__(
-        self, address: str | None = None, runtime_env: Mapping[str, Any] | None = None, num_cpus: int | None = None
+        self,
+        address: str | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        num_cpus: int | None = None,
+        log: Path | None = None,
     ) -> None:
         self._is_open, self.ray = False, _ray()
         wanted = _wanted(address)
         with RayCluster._lock:
             if not self.ray.is_initialized():
-                RayCluster._shared = self._connected(wanted, runtime_env, num_cpus)
+                RayCluster._shared = self._connected(wanted, runtime_env, num_cpus, log)
             elif address not in (None, _ANY, self._address()) or runtime_env:
                 raise ConfigError(
                     f"This process is connected to the Ray cluster {self._address()} already. Leave out address and "
@@ -114,17 +123,22 @@ class RayCluster:
     def _address(self) -> str:
         return str(self.ray.get_runtime_context().gcs_address)
 
-    def _connected(self, wanted: str, runtime_env: Mapping[str, Any] | None, num_cpus: int | None) -> ExitStack:
+    def _connected(
+        self, wanted: str, runtime_env: Mapping[str, Any] | None, num_cpus: int | None, log: Path | None
+    ) -> ExitStack:
         """What undoes it."""
+        options: dict[str, Any] = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.ERROR}
         with ExitStack() as stack:
             if wanted == _NEW:
                 stack.enter_context(settings_of_own())
+                private = stack.enter_context(scratch_directory("ray", _SHORT if _SHORT.is_dir() else None))
+                directory = Path(private, "r")  # which Ray opens to everybody
+                options |= {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": _STORE}
+                options |= {"_temp_dir": str(directory)}
+                stack.callback(_keep_output, directory, log)
             else:
                 _require_answer(self.ray, wanted)
             stack.callback(self.ray.shutdown)
-            options = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.ERROR}
-            if wanted == _NEW:
-                options |= {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": _STORE}
             try:
                 with _kept_signals():
                     self.ray.init(address=wanted, **options)
@@ -186,6 +200,15 @@ def _require_loopback(address: str, version: str) -> None:
             f"Ray {version} listens on {host}, where others can reach it, and not on the loopback interface alone as "
             "it was told to. Connect to a cluster of yours by its address, and report this."
         )
+
+
+def _keep_output(directory: Path, log: Path | None) -> None:
+    """Add what workers have printed to a log; lines that begin with a colon are Ray's own."""
+    for path in sorted(directory.glob("session_latest/logs/worker-*")) if log is not None else ():
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if not line.startswith(b":")]
+        if lines and log is not None:
+            with log.open("ab") as stream:
+                stream.writelines([f"{path.name}:\n".encode(), *lines])
 
 
 def _warn_where_open(is_open: bool, address: str) -> None:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, final
 
 import ray
@@ -24,6 +23,7 @@ import ray
 from everlearn.checkpoint.errors import CheckpointError
 from everlearn.checkpoint.files import open_file, write_file
 from everlearn.core.errors import ConfigError
+from everlearn.core.scratch import scratch_directory
 from everlearn.population.executors.executor import MakeRunner, SegmentRunner
 from everlearn.population.executors.pool import Message, Worker, WorkerLost
 from everlearn.population.members import MemberId
@@ -53,7 +53,7 @@ class Actor:
         self._make_runner = make_runner
         self._runner: SegmentRunner | None = None
         sees = storage != "object_store" and _appears(directory / sight, _FOR_SHARED if storage == "shared" else 0.0)
-        self._scratch = None if sees else TemporaryDirectory(prefix="everlearn-", ignore_cleanup_errors=True)
+        self._scratch = None if sees else scratch_directory("ray-worker")
         self._directory = directory if self._scratch is None else Path(self._scratch.name)
         self._changed = threading.Condition()
         self._beats: tuple[int, MemberId, int] = (0, 0, 0)
