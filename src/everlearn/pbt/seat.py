@@ -84,7 +84,7 @@ class Seat:
         assert segment.checkpoint is not None
         if segment.updates < task.updates:
             raise StateError(
-                f"{task.member_id}: its training ended after {segment.updates} of the segment's {task.updates} updates, "
+                f"{task.member_id}: it ended after {segment.updates} of the segment's {task.updates} updates, "
                 f"with {agent.num_timesteps} of {self._config.total_timesteps} time steps behind it. Train it longer."
             )
         self._stands_at, self._generators = segment.checkpoint, GlobalGenerators().state_dict()
