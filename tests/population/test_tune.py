@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,7 @@ def test_a_trials_files_and_environments_go_with_it(made: Made) -> None:
     actor.step()
     actor.step()
     directory = actor._place.directory
+    assert directory.name.startswith(f"everlearn-trial-{os.getpid()}-"), "so that it is swept, were this process killed"
     assert len([*directory.iterdir()]) == 1
     actor.cleanup()
     actor.cleanup()

@@ -129,10 +129,8 @@ class Decided:
             if name not in self.own
         }
         flat = dict(_flat({"env": sections["env"], **algorithm}, "", whole_schedules=False))
-        kept = {
-            name: value for name, value in flat.items() if value is not None and argument_name(name) not in self.own
-        }
-        return {name: _text_of(value) for name, value in kept.items()}
+        on = {name: value for name, value in flat.items() if not (value is None or value is False)}
+        return {name: _text_of(value) for name, value in on.items() if argument_name(name) not in self.own}
 
 
 _WITH_KIND = {"value_head", "critic_reduction", "kl_penalty"}

@@ -52,7 +52,8 @@ class Trainable(tune.Trainable):
         storage: Tune's.
 
     Raises:
-        ConfigError: If the configuration of a trial is not valid, when it begins and when it changes.
+        ConfigError: If the configuration of a trial is not valid, when it begins and when it changes; nothing goes on
+            under its name then.
         TrialFailed: If a segment fails, with the cause in full.
     """
 
