@@ -23,14 +23,8 @@ def new_agent(member: PopulationMember) -> PPO:
     """An agent with the hyper-parameters of a member."""
     net = {"net_arch": [32, 32]}
     agent = PPO("MlpPolicy", "CartPole-v1", n_steps=N_STEPS, n_epochs=4, seed=int(member.member_id), policy_kwargs=net)
-    use(agent, member.hyperparams)
+    agent.set_hyperparameters(member.hyperparams)
     return agent
-
-
-def use(agent: PPO, hyperparams: dict[str, object]) -> None:
-    """Put hyper-parameters in force; they are from the next update on."""
-    for name, value in hyperparams.items():
-        agent.set_hyperparameter(name, value)
 
 
 def score_of(agent: PPO) -> float:
@@ -56,7 +50,7 @@ def train(scheduler: PBTScheduler) -> None:
                 agent.set_parameters(parameters)
                 scheduler.verify_exploit(member, agent.get_parameters())
                 print(f"round {number}: member {member.member_id} takes over member {member.parent}")
-            use(agent, hyperparams)
+            agent.set_hyperparameters(hyperparams)
 
 
 def report(scheduler: PBTScheduler) -> None:

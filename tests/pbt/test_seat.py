@@ -132,6 +132,40 @@ def test_b29_every_hyperparameter_of_a_task_is_in_force_in_its_updates(tmp_path:
     assert set(values) & set(HYPERPARAMETERS)
 
 
+@pytest.mark.parametrize("rate", ["lin_1e-3", 5e-4])
+def test_what_a_divergence_has_left_of_the_learning_rate_stays_when_segments_end_and_members_change(
+    tmp_path: Path, rate: object
+) -> None:
+    seat = Seat(configured(total_timesteps=9 * 64), tmp_path)
+    hyperparams = {"learning_rate": rate, "gamma": 0.9}
+    before = seat.train(task(0, 0, hyperparams=hyperparams), no_beat)
+    seat.agent.divergence_guard.lr_factor = 0.5
+    for generation in (1, 2):
+        before = seat.train(task(0, generation, before, hyperparams=hyperparams), no_beat)
+        assert seat.agent.divergence_guard.lr_factor == 0.5
+    other = seat.train(task(1, 0, hyperparams={"learning_rate": 1e-4}), no_beat)
+    assert seat.agent.divergence_guard.lr_factor == 1.0
+    seat.train(task(0, 3, before, hyperparams=hyperparams), no_beat)
+    assert seat.agent.divergence_guard.lr_factor == 0.5
+    copy = Copy(0, before.checkpoint, "everything", "copy", 4)
+    seat.train(task(1, 1, other, copy=copy, hyperparams=hyperparams), no_beat)
+    assert seat.agent.divergence_guard.lr_factor == 0.5
+
+
+def test_a_segment_that_is_shorter_than_its_task_is_none(tmp_path: Path) -> None:
+    runner = AgentRunner(configured(total_timesteps=3 * 64), tmp_path)
+    (first,) = runner.run([task(0, 0)], no_beat)
+    (second,) = runner.run([task(0, 1, first)], no_beat)
+    assert first.error is None
+    assert "ended after 1 of the segment's 2 updates" in second.error
+
+
+def test_a_training_whose_end_has_moved_goes_on(tmp_path: Path) -> None:
+    (ended,) = AgentRunner(configured(total_timesteps=2 * 64), tmp_path).run([task(0, 0)], no_beat)
+    (second,) = AgentRunner(configured(total_timesteps=4 * 64), tmp_path).run([task(0, 1, ended)], no_beat)
+    assert (second.error, second.env_steps) == (None, 2 * 64)
+
+
 def test_a_member_that_fails_harms_no_other_and_sits_again(tmp_path: Path) -> None:
     from tests.pbt import misfortune
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,9 @@ pytest.importorskip("ray.tune")
 from ray.tune.result import TRIAL_INFO
 from ray.tune.trainable import trainable as rays
 
-from everlearn.checkpoint.errors import CheckpointError, Corrupt, Unsupported
+from everlearn.checkpoint.errors import CheckpointError, Corrupt, Mismatch, Unsupported
 from everlearn.core.digest import digest
-from everlearn.core.errors import ConfigError
+from everlearn.core.errors import ConfigError, OrderError
 from everlearn.pbt.tune_checkpoint import ABOUT, seed_from
 from everlearn.population.tune import Trainable, TrialFailed
 from tests.pbt import misfortune
@@ -122,6 +123,7 @@ def test_a_trials_files_and_environments_go_with_it(made: Made) -> None:
     actor.step()
     actor.step()
     directory = actor._place.directory
+    assert directory.name.startswith(f"everlearn-trial-{os.getpid()}-"), "so that it is swept, were this process killed"
     assert len([*directory.iterdir()]) == 1
     actor.cleanup()
     actor.cleanup()
@@ -163,12 +165,56 @@ def test_b29_after_taking_another_over_those_of_the_own_configuration_are_in_for
     assert (found["gamma"], found["ent_coef"]) == (0.8, 0.02)
 
 
+def with_algorithm(**settings: Any) -> dict[str, Any]:
+    return {**EVERYTHING, "algorithm": {**EVERYTHING["algorithm"], **settings}}
+
+
+IN_RUN = {"gamma": 0.57, "ent_coef": 0.03, "learning_rate": 0.002, "optimizer_kwargs": {"sigma": 0.003}, "n_epochs": 1}
+
+
+@pytest.mark.filterwarnings("ignore:The new parameters come without 'vgs_state'")
+@pytest.mark.parametrize("copied", ["everything", "weights"])
+@pytest.mark.parametrize("source_id", ["abc_00001", "abc_00000"], ids=["own", "anothers"])
+@pytest.mark.parametrize("reused", [False, True])
+def test_b29_what_the_run_says_is_in_force_whatever_is_loaded(
+    made: Made, tmp_path: Path, copied: str, source_id: str, reused: bool
+) -> None:
+    population = {**RUN["population"], "copied": copied}
+    source = made(source_id, run=EVERYTHING, vf_coef=0.7, ent_coef=0.01)
+    source.step()
+    run = {**with_algorithm(**IN_RUN), "population": population}
+    if reused:
+        target = made("abc_00002", run={**EVERYTHING, "population": population}, vf_coef=0.1)
+        target.step()
+        target.reset({"run": run, **of("abc_00001"), "gae_lambda": 0.8})
+    else:
+        target = made("abc_00001", run=run, gae_lambda=0.8)
+    target.load_checkpoint(saved(source, tmp_path / "source"))
+    for _ in range(2):
+        result = target.step()
+        found = agent_of(target).get_hyperparameters()
+        wanted = {**IN_RUN, "gae_lambda": 0.8, "vf_coef": 0.5, "optimizer_kwargs.sigma": 0.003}
+        del wanted["optimizer_kwargs"]
+        assert {name: found[name] for name in wanted} == wanted
+        assert agent_of(target).rollout_buffer.gamma == agent_of(target).env.gamma == 0.57
+        assert "hyperparams/gamma" not in result
+
+
+def test_b29_after_a_reset_that_names_fewer_the_others_are_the_runs_again(made: Made) -> None:
+    actor = made("abc_00000", gamma=0.5, ent_coef=0.01)
+    actor.step()
+    actor.reset({"run": RUN, **of("abc_00001"), "ent_coef": 0.02})
+    actor.step()
+    found = agent_of(actor).get_hyperparameters()
+    assert (found["gamma"], found["ent_coef"]) == (0.99, 0.02)
+
+
 def test_names_may_be_nested_and_values_numpys(made: Made) -> None:
     import numpy as np
 
     actor = made(run=EVERYTHING, optimizer={"sigma": np.float64(0.003)}, learning_rate={"kind": "linear", "start": 1.0})
-    assert actor._told.hyperparams == {"optimizer.sigma": 0.003, "learning_rate": {"kind": "linear", "start": 1.0}}
-    assert type(actor._told.hyperparams["optimizer.sigma"]) is float
+    assert actor._told == {"optimizer.sigma": 0.003, "learning_rate": {"kind": "linear", "start": 1.0}}
+    assert type(actor._told["optimizer.sigma"]) is float
 
 
 @pytest.mark.parametrize(
@@ -180,7 +226,19 @@ def test_names_may_be_nested_and_values_numpys(made: Made) -> None:
         ({"policy_kwargs": {"net_arch": [8]}}, "policy_kwargs.net_arch: it belongs to what"),
         ({"gamma": 1.2}, r"gamma: gamma=1.2 is outside \[0, 1\].*custom_explore_fn"),
         ({"ent_coef": 0.1, "entropy_coef": 0.1}, "entropy_coef: it is the same hyper-parameter as ent_coef"),
+        ({"gamma": 1.2}, "If Tune's PBT has drawn it"),
+        ({"optimizer.eps": -1.0}, "optimizer.eps: .*eps"),
+        ({"batch_size": 1}, "batch_size: .*greater than 1"),
+        ({"learning_rate": {"kind": "linaer", "start": 1.0}}, "learning_rate: .*linaer.*Did you mean 'linear'"),
+        ({"learning_rate": {"kind": "linear", "strat": 1.0}}, "(?s)learning_rate: .*strat"),
+        ({"learning_rate": {"kind": "linear", "start": "high"}}, "learning_rate: .*start"),
+        ({"clip_range_vf": -1.0}, "clip_range_vf: .*must be positive"),
         ({"seed": -1}, "seed=-1 is no seed"),
+        ({"seed": 2**32}, "seed=4294967296 is no seed"),
+        ({"seed": True}, "seed=True is no seed"),
+        ({"run": None}, "run=None is no configuration"),
+        ({"run": 5}, "run=5 is no configuration"),
+        ({"run": {**RUN, "seed": 2**32}}, "seed: .*less than 4294967296"),
         ({"run": {**RUN, "evaluation": {"every": 7}}}, "evaluation.every: it does nothing"),
         ({"run": {"env": {"id": "CartPole-v7"}}}, "CartPole-v7"),
     ],
@@ -193,6 +251,45 @@ def test_row_28_what_could_not_be_in_force_is_refused_when_a_trial_begins_and_wh
         made(**{**config, "run": run})
     with pytest.raises(ConfigError, match=message):
         made().reset_config({**config, "run": run})
+
+
+def test_what_the_section_population_says_of_decisions_is_refused_in_one_message(made: Made) -> None:
+    section = {"perturbation_interval": 2, "metric_mode": "min", "population_size": 4, "hyperparams": {"gamma": {}}}
+    with pytest.raises(ConfigError) as caught:
+        made(run={**RUN, "population": section})
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "population.population_size",
+        "population.hyperparams",
+        "population.metric_mode",
+    ]
+
+
+def test_what_is_known_is_what_may_be_given(made: Made) -> None:
+    with pytest.raises(ConfigError, match=r"Known: .*gamma") as caught:
+        made(x=1.0)
+    assert "n_steps" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{"gamma": 1.2}, {"run": {**RUN, "env": {"id": "CartPole-v7"}}}, {"seed": -1}])
+def test_after_a_refused_reset_nobody_trains_until_one_is_accepted(made: Made, config: dict[str, Any]) -> None:
+    actor = made()
+    actor.step()
+    with pytest.raises(ConfigError):
+        actor.reset({"run": RUN, **of("abc_00001"), **config})
+    with pytest.raises(OrderError, match="abc_00001"):
+        actor.step()
+    actor.reset({"run": RUN, **of("abc_00001"), "gamma": 0.9})
+    assert told(actor.step()) == told(made("abc_00001", gamma=0.9).step())
+
+
+def test_a_run_may_have_numbers_of_numpys(made: Made) -> None:
+    import numpy as np
+
+    run = {**RUN, "total_timesteps": np.int64(384), "algorithm": {**RUN["algorithm"], "gamma": np.float64(0.5)}}
+    run["algorithm"]["policy_kwargs"] = {"net_arch": np.array([8])}
+    actor = made(run=run)
+    actor.step()
+    assert agent_of(actor).gamma == 0.5
 
 
 def test_a_trial_without_a_run_is_told_where_that_belongs(made: Made) -> None:
@@ -219,6 +316,17 @@ def test_an_actor_that_becomes_another_trial_does_what_one_of_its_own_would(made
     actor.step()
     actor.reset({"run": RUN, **of("abc_00001"), "gamma": 0.95})
     assert told(actor.step()) == told(made("abc_00001", gamma=0.95).step())
+
+
+def test_without_a_seed_a_run_has_the_seed_0_so_that_a_trial_is_the_same_wherever_it_is_tried(made: Made) -> None:
+    unseeded = {name: value for name, value in RUN.items() if name != "seed"}
+    unseeded["population"] = {**RUN["population"], "score": "evaluation"}
+    actors = made(run=unseeded), made(run=unseeded), made(run={**unseeded, "seed": 0})
+    other = made("abc_00001", run=unseeded, seed=5)
+    assert len({told(actor.step())["score"] for actor in actors}) == 1
+    assert len({digest_of(actor) for actor in actors}) == 1
+    seeds = {actor._place.decided.config.evaluation.seed for actor in (*actors, other)}
+    assert seeds == {10_000}, "all trials play the same episodes"
 
 
 def test_trials_differ_and_repeat_themselves_in_the_next_experiment(made: Made) -> None:
@@ -314,6 +422,74 @@ def test_who_takes_over_one_that_has_not_trained_yet_begins_itself(made: Made, t
     assert digest_of(actor) == digest_of(alone)
 
 
+def test_a_trial_whose_run_has_grown_longer_trains_on(made: Made, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps({**RUN, "total_timesteps": 2 * 64}))
+    actor = made(run=str(path))
+    assert actor.step()["done"]
+    checkpoint = saved(actor, tmp_path / "checkpoint")
+    path.write_text(json.dumps({**RUN, "total_timesteps": 6 * 64}))
+    actor.reset({"run": str(path), **of("abc_00000")})
+    for each in (actor, made(run=str(path))):
+        each.load_checkpoint(checkpoint)
+        results = [each.step() for _ in range(2)]
+        assert [(result["updates"], result["env_steps"]) for result in results] == [(4, 128), (6, 128)]
+        assert agent_of(each).num_timesteps == agent_of(each)._total_timesteps == 6 * 64
+        assert results[-1]["done"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"env": {"id": "Acrobot-v1", "n_envs": 2}}, "env.id is 'CartPole-v1' there and 'Acrobot-v1' here"),
+        ({"env": {"id": "CartPole-v1", "n_envs": 4}}, "env.n_envs is 2 there and 4 here"),
+        ({"env": {"id": "CartPole-v1", "n_envs": 2, "kwargs": {"render_mode": "rgb_array"}}}, "env.kwargs.render_mode"),
+        ({"algorithm": {**RUN["algorithm"], "policy_kwargs": {"net_arch": [16]}}}, r"policy_kwargs.net_arch is \[8\]"),
+        (
+            {"algorithm": {**RUN["algorithm"], "policy_kwargs": {"activation_fn": "relu"}}},
+            "policy_kwargs.activation_fn",
+        ),
+        ({"algorithm": {**RUN["algorithm"], "n_steps": 64}}, "n_steps is 32 there and 64 here"),
+        ({"algorithm": {**RUN["algorithm"], "name": "DistributionalPPO"}}, "name is 'PPO' there"),
+        ({"algorithm": {**RUN["algorithm"], "kl_penalty": "pid"}}, "kl_penalty.kind is left out there and 'pid' here"),
+    ],
+)
+@pytest.mark.parametrize("trial_id", ["abc_00000", "abc_00001"], ids=["own", "anothers"])
+def test_a_state_of_other_environments_or_another_architecture_is_refused_with_what_differs(
+    made: Made, tmp_path: Path, change: dict[str, Any], named: str, trial_id: str
+) -> None:
+    source = made("abc_00000")
+    source.step()
+    actor = made(trial_id, run={**RUN, **change})
+    before = actor._standing
+    with pytest.raises(Mismatch, match=named):
+        actor.load_checkpoint(saved(source, tmp_path / "source"))
+    assert actor._standing is before
+    assert [*actor._place.directory.iterdir()] == []
+
+
+def test_what_may_change_while_an_agent_learns_keeps_nobody_from_taking_over(made: Made, tmp_path: Path) -> None:
+    source = made("abc_00000", run=with_algorithm(kl_penalty="pid"))
+    source.step()
+    options = {
+        "optimizer_kwargs": {"sigma": 0.1},
+        "vgs_kwargs": {"mode": "relative", "min_scale": 0.2},
+        "learning_rate": "lin_1e-3",
+    }
+    control = {"kl_penalty": {"kind": "pid", "target": 0.5}, "divergence": "stop", "stats_window_size": 5}
+    run = {**with_algorithm(**options, **control), "total_timesteps": 8 * 64, "seed": 8}
+    actor = made("abc_00001", run=run)
+    actor.load_checkpoint(saved(source, tmp_path / "source"))
+    actor.step()
+    found = agent_of(actor).get_hyperparameters()
+    assert (found["optimizer_kwargs.sigma"], found["vgs_kwargs.min_scale"], found["kl_penalty.target"]) == (
+        0.1,
+        0.2,
+        0.5,
+    )
+    assert found["learning_rate"] == {"kind": "linear", "start": 1e-3, "end": 0.0, "end_fraction": 1.0}
+
+
 @pytest.mark.parametrize("rule", [{"optimizer_exploit_strategy": "reset"}, {"copied": "weights"}])
 def test_what_is_copied_is_what_the_run_says(made: Made, tmp_path: Path, rule: dict[str, str]) -> None:
     run = {**RUN, "population": {**RUN["population"], **rule}}
@@ -324,6 +500,19 @@ def test_what_is_copied_is_what_the_run_says(made: Made, tmp_path: Path, rule: d
     actor.step()
     steps = agent_of(actor).policy.optimizer.state_dict()["state"][0]["step"]
     assert steps == 2 * 2 * 2  # of its own segment alone
+
+
+CHECKPOINT = {"name": "x.zip", "sha256": "0", "policy_digest": "0", "parts": ["policy"]}
+COPY = {"source_id": "a", "checkpoint": CHECKPOINT, "copied": "everything", "optimizer": "copy", "seed": 1}
+FORGED: tuple[dict[str, Any], ...] = (
+    {"source_id": None},
+    {"checkpoint": None},
+    {"checkpoint": {**CHECKPOINT, "parts": [1]}},
+    {"copied": "nothing"},
+    {"optimizer": 1},
+    {"seed": "1"},
+    {"surplus": 1},
+)
 
 
 def damaged(path: Path) -> None:
@@ -353,7 +542,19 @@ def test_row_27_a_damaged_checkpoint_is_refused_and_the_trial_stays(
     [
         ({"step": -1}, Corrupt),
         ({"seed": "7"}, Corrupt),
-        ({"format": 2}, Unsupported),
+        ({"seed": 7.0}, Corrupt),
+        ({"seed": True}, Corrupt),
+        ({"trial_id": 3}, Corrupt),
+        ({"performance": "much"}, CheckpointError),
+        ({"performance": "7"}, Corrupt),
+        ({"performance": [7]}, Corrupt),
+        ({"performance": True}, Corrupt),
+        ({"checkpoint": None}, Corrupt),
+        ({"step": 0}, Corrupt),
+        ({"copy": 5}, Corrupt),
+        *(({"copy": {**COPY, **each}}, Corrupt) for each in FORGED),
+        ({"structure": []}, CheckpointError),
+        ({"format": 3}, Unsupported),
         ({"checkpoint": {"name": "../x.zip", "sha256": "0", "policy_digest": "0", "parts": []}}, CheckpointError),
         ({"checkpoint": {"name": "x.zip"}}, CheckpointError),
         ({"surplus": 1}, CheckpointError),
@@ -365,11 +566,20 @@ def test_row_38_a_checkpoint_that_was_forged_is_refused(
     from everlearn.pbt.tune_checkpoint import _fingerprint
 
     actor = made()
+    actor.step()
     path = Path(saved(actor, tmp_path / "checkpoint")) / ABOUT
     about = {**json.loads(path.read_text()), **change}
     del about["sha256"]
     path.write_text(json.dumps({**about, "sha256": _fingerprint(about)}))
     with pytest.raises(error):
+        actor.load_checkpoint(str(path.parent))
+
+
+def test_a_checkpoint_of_another_version_is_told_apart_from_a_damaged_one(made: Made, tmp_path: Path) -> None:
+    actor = made()
+    path = Path(saved(actor, tmp_path / "checkpoint")) / ABOUT
+    path.write_text(json.dumps({"format": 9, "something": "else"}))
+    with pytest.raises(Unsupported, match="format 9"):
         actor.load_checkpoint(str(path.parent))
 
 

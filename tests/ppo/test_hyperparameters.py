@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from everlearn import PPO, DistributionalPPO
 from everlearn.core.digest import digest
-from everlearn.core.errors import ArgumentError, OrderError
+from everlearn.core.errors import ArgumentError, ConfigError, OrderError
 from everlearn.optim.registry import optimizers
 from everlearn.ppo.hyperparameters import FIXED, HYPERPARAMETERS
 from everlearn.ppo.kl import DoublingPenalty
@@ -352,6 +352,30 @@ def test_a_rate_that_is_assigned_after_a_restoration_is_meant_as_it_is() -> None
     model.learning_rate = 1e-3
     model.learn(32)
     assert model.logger.name_to_value["train/learning_rate"] == 1e-3
+
+
+def test_several_are_set_where_they_differ_and_what_is_in_force_already_stays_untouched() -> None:
+    model = model_of("pendulum", learning_rate="lin_1e-3")
+    model.divergence_guard.lr_factor = 0.5
+    model.set_hyperparameters({"learning_rate": "lin_1e-3", "optimizer.sigma": 0.002, "gamma": 0.9})
+    assert model.divergence_guard.lr_factor == 0.5
+    found = model.get_hyperparameters()
+    assert (found["optimizer_kwargs.sigma"], found["gamma"]) == (0.002, 0.9)
+    model.set_hyperparameters(found)
+    assert model.divergence_guard.lr_factor == 0.5
+    model.set_hyperparameters({"learning_rate": 1e-3})
+    assert model.divergence_guard.lr_factor == 1.0
+
+
+@pytest.mark.parametrize("name", ["gama", "kl_penalty.target", "policy_kwargs"])
+def test_of_several_one_that_there_is_not_is_refused(name: str) -> None:
+    with pytest.raises(ArgumentError, match=name):
+        model_of("pendulum").set_hyperparameters({name: 1.0})
+
+
+def test_an_unknown_schedule_is_refused_with_the_name_of_its_hyperparameter() -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate: .*linaer"):
+        model_of("pendulum").set_hyperparameter("learning_rate", {"kind": "linaer", "start": 1.0})
 
 
 def test_a_policy_with_groups_of_its_own_can_have_its_options_changed() -> None:

@@ -26,7 +26,8 @@ SMALL = {
     "kl_penalty": "pid",
     "learning_rate": "lin_1e-3",
 }
-TOTAL = 6 * N_STEPS * N_ENVS
+ROLLOUT = N_STEPS * N_ENVS
+TOTAL = 6 * ROLLOUT
 
 
 def made(seed: int = 0, kind: type[PPO] = DistributionalPPO, normalize: bool = True, **arguments) -> PPO:
@@ -88,6 +89,25 @@ def test_a_model_becomes_what_a_checkpoint_holds_and_goes_on_to_the_bit() -> Non
     assert other.policy is before
     segment(other, 2)
     assert digest(state_of(other)) == digest(state_of(first))
+
+
+def test_a_training_that_has_ended_goes_on_to_an_end_that_has_moved() -> None:
+    model = made(learning_rate="lin_1e-3")
+    model.learn_updates(9, 2 * ROLLOUT)
+    assert model.num_timesteps == 2 * ROLLOUT
+    model.learn_updates(9, 4 * ROLLOUT)
+    assert model.num_timesteps == model._total_timesteps == 4 * ROLLOUT
+    model.learn_updates(1, 10 * ROLLOUT)
+    assert model._current_progress_remaining == pytest.approx(0.5)
+
+
+def test_what_a_divergence_has_left_of_the_learning_rate_comes_back_with_it() -> None:
+    model, other = made(), made(learning_rate=0.5)
+    content = segment(model, 1)
+    model.divergence_guard.lr_factor = 0.25
+    content = segment(model, 1)
+    other.restore(io.BytesIO(content))
+    assert (other.lr_schedule(1.0), other.divergence_guard.lr_factor) == (model.lr_schedule(1.0), 0.25)
 
 
 def test_a_model_becomes_one_that_has_not_begun() -> None:

@@ -1,6 +1,7 @@
 """Walk-forward: nothing of a test is known in its training."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,8 +175,7 @@ def test_a_signal_ends_the_whole_test(place: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("everlearn.signals.fold_jobs.train", stopped)
     with pytest.raises(Stopped, match="stopped by SIGTERM") as caught:
         backtest(place / "market.yaml", place / "bars.parquet", tmp_path / "out", Plan(folds=1, seeds=2))
-    kind, arguments = caught.value.__reduce__()  # by which it comes from another process
-    again = kind(*arguments)
+    again = copy(caught.value)  # by the protocol by which it comes from another process
     assert (again.name, str(again)) == ("SIGTERM", str(caught.value))
 
 

@@ -82,6 +82,11 @@ class Seat:
         agent.set_logger(Logger(None, [log]))
         agent.learn_updates(task.updates, self._config.total_timesteps, segment, self._config.logging.interval)
         assert segment.checkpoint is not None
+        if segment.updates < task.updates:
+            raise StateError(
+                f"{task.member_id}: it ended after {segment.updates} of the segment's {task.updates} updates, "
+                f"with {agent.num_timesteps} of {self._config.total_timesteps} time steps behind it. Train it longer."
+            )
         self._stands_at, self._generators = segment.checkpoint, GlobalGenerators().state_dict()
         self._is_whole = True
         result = Result(
@@ -124,8 +129,7 @@ class Seat:
                 raise StateError(f"{path}: the policy that was taken over is not the one that was saved.")
             if task.checkpoint == source:  # in its place, where the next episodes would be its own
                 agent.begin_episodes(copy.seed)
-        for name, value in task.hyperparams.items():
-            agent.set_hyperparameter(name, value)
+        agent.set_hyperparameters(task.hyperparams)
         return lost
 
     def _go_back_to(self, task: Task, stands_at: Checkpoint | None) -> None:
@@ -201,6 +205,7 @@ class Segment(BaseCallback):
         returns: Of the episodes that have ended.
         score: Of the agent at its end.
         checkpoint: The file that it is in.
+        updates: How many there were.
     """
 
     _PAUSE = 0.5  # seconds
@@ -211,10 +216,10 @@ class Segment(BaseCallback):
         self.returns: deque[float] = deque(maxlen=1000)
         self.score: float | None = None
         self.checkpoint: Checkpoint | None = None
-        self._next, self._updates = 0.0, -1
+        self._next, self.updates = 0.0, 0
 
     def _on_rollout_start(self) -> None:
-        self._updates += 1
+        self.updates += 1
         self._next = 0.0
 
     def _on_step(self) -> bool:
@@ -229,7 +234,7 @@ class Segment(BaseCallback):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._PAUSE
-            self._beat(max(self._updates, 0))
+            self._beat(max(self.updates - 1, 0))
 
     def _on_training_end(self) -> None:
         self._finish(self)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from everlearn.checkpoint import strict_json
-from everlearn.checkpoint.errors import Corrupt, Unsupported, refused
+from everlearn.checkpoint.errors import Corrupt, Mismatch, Unsupported, refused
 from everlearn.checkpoint.files import open_file, reason_of, write_file
 from everlearn.config import PopulationConfig
+from everlearn.core.errors import StateError
 from everlearn.population.files import file_problem
 from everlearn.population.segments import (
     Checkpoint,
     Copy,
     Result,
-    checkpoint_from,
-    copy_from,
     number_from,
     plain_number,
 )
 
 ABOUT = "trial.json"
-_FORMAT = 1
-_LARGEST, _DEEPEST = 2**16, 8
+_FORMAT = 2
+_LARGEST, _DEEPEST = 2**20, 8
 _PIECE = 8 * 2**20
+_SHOWN = 5
 _REMEDY = "Restore it from a copy, or let the trial begin anew."
 
 
@@ -55,6 +57,12 @@ class Standing:
     performance: float | None = None
     checkpoint: Checkpoint | None = None
     copy: Copy | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.seed, self.generation, self.step, self.timesteps) < 0:
+            raise StateError("a number in it is below 0")
+        if (self.checkpoint is None) != (self.step == 0) or (self.copy is not None and self.checkpoint is None):
+            raise StateError("there is a state behind every update, and none before the first")
 
     def after(self, result: Result) -> Standing:
         """Where it stands after a segment."""
@@ -100,11 +108,12 @@ def _counted(label: str) -> str:
     return number if prefix and number.isdecimal() else label
 
 
-def write_standing(standing: Standing, members: Path, directory: Path) -> None:
+def write_standing(standing: Standing, structure: Mapping[str, str], members: Path, directory: Path) -> None:
     """Leave a trial in a directory of Tune's.
 
     Args:
         standing: Where it stands.
+        structure: What another trial must have alike to take it over.
         members: Where its file is.
         directory: Where Tune wants it.
 
@@ -113,20 +122,21 @@ def write_standing(standing: Standing, members: Path, directory: Path) -> None:
     """
     if standing.checkpoint is not None:
         _copy_file(members / standing.checkpoint.name, directory / standing.checkpoint.name)
-    about = {**asdict(standing), "performance": plain_number(standing.performance), "format": _FORMAT}
+    about = {**_plain(standing), "structure": dict(structure), "format": _FORMAT}
     about["sha256"] = _fingerprint(about)
     write_file(directory / ABOUT, [strict_json.dumps(about)])
 
 
-def read_standing(directory: Path, members: Path) -> Standing:
+def read_standing(directory: Path, structure: Mapping[str, str], members: Path) -> Standing:
     """Take a trial from a directory of Tune's, which need not last.
 
     Args:
         directory: What ``write_standing`` has left.
+        structure: Of the trial that is to take it over.
         members: Where its file goes.
 
     Raises:
-        CheckpointError: If anything in it is missing or damaged.
+        CheckpointError: If anything in it is missing or damaged, or it is of another structure.
     """
     path = directory / ABOUT
     try:
@@ -136,7 +146,8 @@ def read_standing(directory: Path, members: Path) -> Standing:
         raise Unsupported(path, f"it cannot be read ({reason_of(error)}).", "Name a checkpoint of a trial.") from error
     about = strict_json.loads(content, path, "", max_bytes=_LARGEST, max_depth=_DEEPEST)
     with refused(path, "its content"):
-        standing = _standing_from(about, path)
+        standing, found = _standing_from(about, path)
+    _require_alike(found, structure, path)
     if standing.checkpoint is not None:
         problem = file_problem(directory, standing.checkpoint)
         if problem is not None:
@@ -145,24 +156,40 @@ def read_standing(directory: Path, members: Path) -> Standing:
     return standing
 
 
-def _standing_from(about: Mapping[str, Any], path: Path) -> Standing:
+def _standing_from(about: Mapping[str, Any], path: Path) -> tuple[Standing, Mapping[str, Any]]:
     values = dict(about)
-    if values.pop("sha256") != _fingerprint({name: value for name, value in about.items() if name != "sha256"}):
-        raise Corrupt(path, "its SHA-256 is not the one that was written.", _REMEDY)
     if values.pop("format") != _FORMAT:
         raise Unsupported(path, f"it has the format {about['format']!r:.20}.", "Upgrade everlearn.")
-    for name in ("seed", "generation", "step", "timesteps"):
-        if type(values[name]) is not int or values[name] < 0:
-            raise Corrupt(path, f"{name} is {values[name]!r:.100}.", _REMEDY)
-    return Standing(
-        **{
-            **values,
-            "trial_id": str(values["trial_id"]),
-            "performance": number_from(values["performance"]),
-            "checkpoint": checkpoint_from(values["checkpoint"]),
-            "copy": copy_from(values["copy"]),
-        }
-    )
+    if values.pop("sha256") != _fingerprint({name: value for name, value in about.items() if name != "sha256"}):
+        raise Corrupt(path, "its SHA-256 is not the one that was written.", _REMEDY)
+    structure = values.pop("structure")
+    try:
+        text = json.dumps({**values, "performance": number_from(values["performance"])})
+        standing: Standing = _STANDING.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the trial"
+        raise Corrupt(path, f"{place}: {first['msg']}.", _REMEDY) from error
+    if json.loads(json.dumps(_plain(standing))) != values or not isinstance(structure, dict):
+        raise Corrupt(path, "something in it is no part of a trial.", _REMEDY)
+    return standing, structure
+
+
+_STANDING = TypeAdapter(Standing)
+
+
+def _require_alike(found: Mapping[str, Any], own: Mapping[str, str], path: Path) -> None:
+    differing = [name for name in {**found, **own} if found.get(name) != own.get(name)]
+    if differing:
+        there, here = ({name: each.get(name, "left out") for name in differing} for each in (found, own))
+        words = [f"{name} is {there[name]} there and {here[name]} here" for name in differing]
+        more = f"; and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+        problem = f"it is of a trial that is built otherwise: {'; '.join(words[:_SHOWN])}{more}."
+        raise Mismatch(path, problem, "Let trials that take each other over differ in hyper-parameters alone.")
+
+
+def _plain(standing: Standing) -> dict[str, Any]:
+    return {**asdict(standing), "performance": plain_number(standing.performance)}
 
 
 def _fingerprint(about: Mapping[str, Any]) -> str:

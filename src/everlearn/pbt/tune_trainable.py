@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +11,12 @@ from typing import Any, final
 
 from ray import tune
 
-from everlearn.core.errors import EverlearnError
+from everlearn.core.errors import EverlearnError, OrderError
+from everlearn.core.scratch import scratch_directory
 from everlearn.pbt.rules import total_updates
 from everlearn.pbt.runner import agent_runner
 from everlearn.pbt.tune_checkpoint import Standing, read_standing, seed_from, write_standing
-from everlearn.pbt.tune_config import Decided, Told, decided, require_changeable, told
+from everlearn.pbt.tune_config import Decided, asked, decided, told
 from everlearn.population.files import drop_all_but
 from everlearn.population.members import MemberId
 from everlearn.population.segments import Result, Task
@@ -33,14 +32,16 @@ class Trainable(tune.Trainable):
     """An agent for any scheduler of Ray Tune: ``tune.Tuner(Trainable, param_space={"run": ..., "ent_coef": ...})``.
 
     Of a trial's configuration ``run`` is the configuration of the run, a YAML file or a mapping as for ``everlearn
-    train`` and ``everlearn pbt``; ``seed``, if it is there, is the seed of a trial that begins; every other key is a
-    hyper-parameter, by the names that populations use. Of the section population ``perturbation_interval`` (training
-    updates in a step of Tune's), ``score``, ``copied`` and ``optimizer_exploit_strategy`` count: the rest is Tune's.
+    train`` and ``everlearn pbt``, whose seed is 0 unless it names one; ``seed``, if it is there, is the seed of a trial
+    that begins; every other key is a hyper-parameter, by the names that populations use. Of the section population
+    ``perturbation_interval`` (training updates in a step of Tune's), ``score``, ``copied`` and
+    ``optimizer_exploit_strategy`` count: the rest is Tune's.
 
     A step is a segment: the agent that ends it is in a file, whole, before Tune hears of it. A checkpoint of the same
     trial goes on bit for bit, in whatever process; one of another trial is taken over with all that it is, counters
     included, but for its generators and its running episodes. In either case the hyper-parameters in force are those of
-    the trial's own configuration.
+    the trial's own configuration: its keys', and else the run's. A run that has other environments or another
+    architecture takes no state over; one whose ``total_timesteps`` have grown trains on.
 
     Reports ``score`` (the mean return, NaN where no episode has ended yet), ``env_steps``, ``timesteps_total``,
     ``updates``, every number as it was logged last, and each hyper-parameter as ``hyperparams/NAME``; it is done with
@@ -51,13 +52,15 @@ class Trainable(tune.Trainable):
         storage: Tune's.
 
     Raises:
-        ConfigError: If the configuration of a trial is not valid, when it begins and when it changes.
+        ConfigError: If the configuration of a trial is not valid, when it begins and when it changes; nothing goes on
+            under its name then.
         TrialFailed: If a segment fails, with the cause in full.
     """
 
     _place: _Workplace | None = None
-    _told: Told
-    _standing: Standing
+    _told: Mapping[str, Any]
+    _in_force: Mapping[str, Any]
+    _standing: Standing | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Become the trial that Tune says, with environments of its own."""
@@ -70,10 +73,10 @@ class Trainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for a segment; one that is past its end reports once more, and does not train."""
-        place, standing = self._at_work(), self._standing
+        place, standing = self._at_work()
         updates = min(place.decided.population.perturbation_interval, place.total_updates - standing.step)
         if updates < 1:
-            return self._metrics(0, ())
+            return self._metrics(place, standing)
         result = place.trained(
             Task(
                 standing.trial_id,
@@ -81,13 +84,13 @@ class Trainable(tune.Trainable):
                 standing.step,
                 updates,
                 standing.seed,
-                self._told.hyperparams,
+                self._in_force,
                 standing.checkpoint,
                 standing.copy,
             )
         )
-        self._standing = standing.after(result)
-        return self._metrics(result.env_steps, result.records)
+        self._standing = after = standing.after(result)
+        return self._metrics(place, after, result.env_steps, result.records)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Leave the trial as it stands; also before its first step, and before one that takes another over.
@@ -95,7 +98,8 @@ class Trainable(tune.Trainable):
         Raises:
             SaveError: If it cannot be written.
         """
-        write_standing(self._standing, self._at_work().directory, Path(checkpoint_dir))
+        place, standing = self._at_work()
+        write_standing(standing, place.structure, place.directory, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Stand where this trial stood, or where another one did; the hyper-parameters stay those of the own trial.
@@ -104,12 +108,12 @@ class Trainable(tune.Trainable):
             checkpoint: The directory.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If it is damaged, or of a run with other environments or another architecture.
         """
-        place = self._at_work()
-        found = read_standing(Path(checkpoint), place.directory)
+        place, standing = self._at_work()
+        found = read_standing(Path(checkpoint), place.structure, place.directory)
         is_own = found.trial_id == self.trial_id
-        self._standing = found if is_own else self._standing.in_place_of(found, place.decided.population)
+        self._standing = found if is_own else standing.in_place_of(found, place.decided.population)
         place.keep(self._standing)
 
     def cleanup(self) -> None:
@@ -119,27 +123,31 @@ class Trainable(tune.Trainable):
             place.close()
 
     def _become(self, config: Mapping[str, Any]) -> None:
+        self._standing = None  # nowhere, until all of it has proved valid
         wanted, place = told(config), self._place
-        if place is None or wanted.run != self._told.run:
-            run = decided(wanted.run)
-            require_changeable(wanted.hyperparams, run.known)
+        run = asked(wanted.run)
+        if place is None or place.decided.asked != run.config:
+            of_run = decided(run)
+            in_force = of_run.in_force(wanted.hyperparams)
             self.cleanup()
-            self._place = place = _Workplace(run)
+            self._place = place = _Workplace(of_run)
         else:
-            require_changeable(wanted.hyperparams, place.decided.known)
-        assert place.decided.config.seed is not None
-        seed = seed_from(place.decided.config.seed, self.trial_id) if wanted.seed is None else wanted.seed
-        self._told, self._standing = wanted, Standing(self.trial_id, seed)
+            in_force = place.decided.in_force(wanted.hyperparams)
+        assert run.config.seed is not None
+        seed = seed_from(run.config.seed, self.trial_id) if wanted.seed is None else wanted.seed
+        self._told, self._in_force, self._standing = wanted.hyperparams, in_force, Standing(self.trial_id, seed)
 
-    def _at_work(self) -> _Workplace:
-        assert self._place is not None
-        return self._place
+    def _at_work(self) -> tuple[_Workplace, Standing]:
+        if self._place is None or self._standing is None:
+            raise OrderError(f"Trial {self.trial_id} has no valid configuration: the last one was refused. Reset it.")
+        return self._place, self._standing
 
-    def _metrics(self, env_steps: int, records: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-        standing, place = self._standing, self._at_work()
+    def _metrics(
+        self, place: _Workplace, standing: Standing, env_steps: int = 0, records: Sequence[Mapping[str, float]] = ()
+    ) -> dict[str, Any]:
         return {
             **{name: value for record in records for name, value in record.items() if name != "step"},
-            **{f"hyperparams/{name}": value for name, value in self._told.hyperparams.items()},
+            **{f"hyperparams/{name}": value for name, value in self._told.items()},
             "score": math.nan if standing.performance is None else standing.performance,
             "env_steps": env_steps,
             "timesteps_total": standing.timesteps,
@@ -157,10 +165,9 @@ class _Workplace:
     """
 
     def __init__(self, run: Decided) -> None:
-        self.decided, self.total_updates = run, total_updates(run.config)
-        self.directory = Path(tempfile.mkdtemp(prefix="everlearn-trial-"))
+        self.decided, self.total_updates, self.structure = run, total_updates(run.config), run.structure()
         with ExitStack() as stack:
-            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self.directory = Path(stack.enter_context(scratch_directory("trial")))
             self._runner = agent_runner(run.config.model_dump(exclude_none=True), self.directory)
             stack.callback(self._runner.close)
             self._held = stack.pop_all()

@@ -76,9 +76,7 @@ def restored(model: PersistentLearner, file: ModelFile) -> None:
     model.parent_content = file.manifest.get("content_id")
 
 
-_NOT_LEARNED = (
-    *("interface", "variables", "progress", "divergence", "counters", "course", "observations", "episodes", "probe"),
-)
+_NOT_LEARNED = (*("interface", "variables", "progress", "counters", "course", "observations", "episodes", "probe"),)
 """Parts that go into the model as they are, in this order."""
 
 
@@ -94,6 +92,9 @@ def _take_over(model: PersistentLearner, blueprint: Blueprint[Any]) -> None:
             _restore_hyperparameters(model, blueprint)
         spaces = (model.observation_space, model.action_space)
         require_small_buffer(spaces, model.n_steps * model.n_envs, file.archive.file, file.limits)
+    if "divergence" in file:  # a learning rate that is set is meant as it is; this says what had become of it
+        with refused(file.archive.file, "divergence" + JSON):
+            tree["divergence"].load_state_dict(file.state("divergence"))
     if "normaliser" in file:
         with refused(file.archive.file, "normaliser" + JSON):
             state = file.state("normaliser")

@@ -146,6 +146,7 @@ def schedule_from(spec: ScheduleSpec, name: str = "schedule") -> FloatSchedule:
             raise ArgumentError(f"{name}={spec!r} is no schedule. Write 'lin_x' to go from x to 0, or a mapping.")
         return FloatSchedule(Linear(start))
     if isinstance(spec, Mapping):
+        schedules.check(spec, name)
         return FloatSchedule(schedules.build(spec))
     if isinstance(spec, bool) or not (callable(spec) or isinstance(spec, float | int)):
         raise ArgumentError(f"{name}={spec!r} is neither a number nor a schedule. Give one of these.")

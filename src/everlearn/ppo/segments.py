@@ -38,7 +38,7 @@ class SegmentedLearner(ResumableLearner):
 
         Args:
             updates: Training updates, a rollout and its epochs each.
-            total_timesteps: Environment steps of the whole training; counts in the first call.
+            total_timesteps: Environment steps of the whole training; where its end has moved, schedules run to it.
             callback: Those that the training had so far; they get back what they knew.
             log_interval: Iterations between logs.
         """
@@ -47,6 +47,7 @@ class SegmentedLearner(ResumableLearner):
         self._pause_at = (self._iteration if has_begun else 0) + updates
         try:
             if has_begun:
+                self._total_timesteps = total_timesteps
                 return self.continue_learning(callback, log_interval=log_interval)
             return self.learn(total_timesteps, callback, log_interval)
         finally:

@@ -127,20 +127,14 @@ class HyperparameterState:
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
         """Set every one that differs; a schedule that was a function stays as the model was built, with a warning."""
         present = self.state_dict()
-        different = {name: value for name, value in state_dict.items() if present.get(name, _NOTHING) != value}
-        for name, value in different.items():
-            if is_opaque(value):
+        for name, value in state_dict.items():
+            if is_opaque(value) and present.get(name) != value:
                 warnings.warn(
                     f"The schedule of {name} was the function '{value['opaque']}', which is not part of a state; the "
                     "model keeps its own. Use a schedule with a kind, such as 'lin_3e-4'.",
                     stacklevel=2,
                 )
-            elif name in ("batch_size", "n_steps"):  # they are judged together, in the end
-                vars(self._model)[name] = HYPERPARAMETERS[name].checked(name, value)
-            else:
-                self._model.set_hyperparameter(name, value)
-        if different.keys() & {"batch_size", "n_steps"}:
-            self._model.batch_size = self._model.batch_size
+        self._model.set_hyperparameters({name: value for name, value in state_dict.items() if not is_opaque(value)})
 
 
 _NOTHING = object()

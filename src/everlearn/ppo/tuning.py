@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from everlearn.core.errors import ArgumentError, OrderError, suggestion
@@ -69,6 +70,33 @@ class TunableLearner(RolloutLearner):
                 f"{suggestion(name, self.get_hyperparameters())}"
             )
 
+    def set_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Change those that differ from what is in force.
+
+        The others stay untouched, and so does what a change would undo, such as the factor on the learning rate that a
+        divergence has left. Sizes are judged together, when all the others are in force.
+
+        Args:
+            values: By the names of ``set_hyperparameter``.
+
+        Raises:
+            ArgumentError: As ``set_hyperparameter``; some may have changed then.
+        """
+        present = self.get_hyperparameters()
+        named = {argument_name(name): value for name, value in values.items()}
+        different = {
+            name: value
+            for name, value in named.items()
+            if name not in present or present[name] != _as_in_force(name, value)
+        }
+        for name, value in different.items():
+            if name in _SIZES:
+                vars(self)[name] = HYPERPARAMETERS[name].checked(name, value)
+            else:
+                self.set_hyperparameter(name, value)
+        if _SIZES & different.keys():
+            self.batch_size = self.batch_size
+
     def get_hyperparameters(self) -> dict[str, Any]:
         """All that may be changed, by the names of ``set_hyperparameter``, as plain data.
 
@@ -98,3 +126,13 @@ class TunableLearner(RolloutLearner):
     def _require_set_up(self) -> None:
         if not self._is_set_up():
             raise OrderError("The model is not built yet. Call _setup_model() first.")
+
+
+_SIZES = {"batch_size", "n_steps"}
+
+
+def _as_in_force(name: str, value: Any) -> Any:
+    """A value as ``get_hyperparameters`` would have it."""
+    value = HYPERPARAMETERS[name].checked(name, value) if name in HYPERPARAMETERS else value
+    data = schedule_data(value) if name in SCHEDULED and value is not None else None
+    return value if data is None else data

@@ -31,8 +31,7 @@ class ScheduleFollower(BaseCallback):
         self._updates += 1
         if stretch is not None:
             assert isinstance(self.model, PPO)
-            for name, value in stretch.hyperparams.items():
-                self.model.set_hyperparameter(name, value)
+            self.model.set_hyperparameters(stretch.hyperparams)
 
     def _on_step(self) -> bool:
         return True

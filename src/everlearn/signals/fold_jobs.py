@@ -42,10 +42,6 @@ class Stopped(EverlearnError):  # noqa: N818 - the family's names are the words 
         self.out, self.name = out, name
         super().__init__(f"{out}: stopped by {name}; the test is not complete and nothing is reported. Start it again.")
 
-    def __reduce__(self) -> tuple[type[Stopped], tuple[Path, str]]:
-        """By its arguments, from the process in which it was raised."""
-        return type(self), (self.out, self.name)
-
 
 @dataclass(frozen=True)
 class FoldJob:
