@@ -156,7 +156,9 @@ def _everlearn(population: Population) -> tuple[type[tune.Trainable], dict[str, 
     from benchmarks.population_runs import configuration
     from everlearn.population.tune import Trainable
 
-    return Trainable, {"run": configuration(population)}
+    # Tune decides; of the section it is how long a segment is that everlearn is told.
+    section = {"perturbation_interval": population.interval}
+    return Trainable, {"run": {**configuration(population), "population": section}}
 
 
 MEMBERS = {"stable-baselines3": _stable_baselines3, "everlearn": _everlearn}
