@@ -77,7 +77,7 @@ def test_nothing_but_members_files_is_left(tmp_path: Path, storage: str) -> None
     assert names == trainer.population.needed()
 
 
-@pytest.mark.parametrize("storage", ["auto", "shared"])
+@pytest.mark.parametrize("storage", ["auto", pytest.param("shared", marks=pytest.mark.slow)])
 def test_a_worker_that_does_not_see_the_directory_gets_the_files(tmp_path: Path, storage: str) -> None:
     """Or is refused, where it has to see it."""
     trainer = toy_trainer(tmp_path, toy_rules(), 6)
@@ -240,6 +240,7 @@ assert all(result.error is None for result in done)
 """
 
 
+@pytest.mark.slow
 def test_two_populations_of_one_process_share_a_cluster(tmp_path: Path) -> None:
     """Which ends with the last of them."""
     program = [sys.executable, "-c", TWO, str(tmp_path)]
@@ -272,7 +273,7 @@ print("over")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what listens is read from /proc")
-@pytest.mark.parametrize("first", ["", "import ray"])
+@pytest.mark.parametrize("first", ["", pytest.param("import ray", marks=pytest.mark.slow)])
 def test_a_cluster_of_ones_own_listens_to_this_machine_alone_and_asks_for_a_token(tmp_path: Path, first: str) -> None:
     """It leaves no token in a file, no output of its own, and signals as they were."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -308,6 +309,7 @@ assert not own.exists()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/tmp").is_dir(), reason="that is where its files are")
 def test_what_workers_print_is_kept_and_all_else_of_ones_own_cluster_goes(tmp_path: Path) -> None:
     program = [sys.executable, "-c", PRINTS, str(tmp_path)]

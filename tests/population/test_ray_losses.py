@@ -33,7 +33,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return history(trainer)
 
 
-@pytest.mark.parametrize("storage", ["shared", "object_store"])
+@pytest.mark.parametrize("storage", [pytest.param("shared", marks=pytest.mark.slow), "object_store"])
 def test_row_22_a_machine_that_is_lost_costs_a_segment_and_no_member(tmp_path: Path, storage: str, undisturbed) -> None:
     """It goes in the middle of a segment; another one comes, and takes what waits."""
     trainer = toy_trainer(tmp_path, toy_rules(), 6)
@@ -137,6 +137,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_a_cluster_without_a_token_is_warned_of(own: bool) -> None:
     variables = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
