@@ -10,6 +10,7 @@ import pytest
 
 from everlearn.core.errors import ConfigError, MissingExtraError
 from everlearn.pbt import PopulationRun
+from everlearn.population.executors import ray_cluster
 from tests.pbt.small import SETTINGS, history_of, small_population
 from tests.population.machines import machines, machines_used
 
@@ -60,7 +61,8 @@ def test_without_ray_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
-def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, address: str) -> None:
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_PATIENCE", 4.0)
     settings = {"population.executor": "ray", "population.ray.address": address}
     with pytest.raises(ConfigError, match=r"The Ray cluster .* cannot be used"):
         small_population(tmp_path / "run", **settings)

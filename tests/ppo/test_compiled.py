@@ -116,6 +116,7 @@ def test_a_second_process_finds_the_compiled_code(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_same_compiled_training_twice_is_equal_to_the_bit(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "everlearn"):
         twins = [learn(model_of("pendulum", compile=True, **EVERYTHING), 64) for _ in range(2)]
