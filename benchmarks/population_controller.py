@@ -161,7 +161,7 @@ def measured(case: Case, folder: Path) -> Found:
     store.commit_results = results.around(store.commit_results)  # type: ignore[method-assign]
     store.commit_generation = decided.around(store.commit_generation)  # type: ignore[method-assign]
     trainer.population.decide = deciding.around(trainer.population.decide)  # type: ignore[method-assign]
-    executor = _Timed(Inline(partial(ToyRunner, folder)) if case.files else _Imagined(case))
+    executor = _Timed(Inline(ToyRunner, folder) if case.files else _Imagined(case))
     begin = time.perf_counter()
     trainer.run(executor, lambda: False)
     controller = time.perf_counter() - begin - executor.clock.total
