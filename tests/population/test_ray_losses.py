@@ -125,6 +125,7 @@ def test_row_29_a_controller_that_is_killed_goes_on_with_the_same_history(tmp_pa
 
 
 OPEN = """
+import os
 from everlearn.population.executors.ray_cluster import RayCluster
 if {own}:
     RayCluster(num_cpus=1).close()
@@ -132,6 +133,7 @@ else:
     from ray.cluster_utils import Cluster
     cluster = Cluster()
     cluster.add_node(num_cpus=1, include_dashboard=False)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)  # which the cluster does not ask for
     RayCluster(cluster.address).close()
     cluster.shutdown()
 """
